@@ -1,0 +1,1 @@
+"""The daemons of rbdgate: every thread and every clock lives here."""

@@ -1,0 +1,362 @@
+"""What should be: the words of DESIGN and README as frozen values, checked once, at the edge.
+
+No I/O, no clock, no logger. A value that exists is valid: constructors refuse, with the reason.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from gateway.errors import BadInput
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+ISCSI_PORT = 3260
+"""The port IANA assigned to iSCSI (RFC 7143 section 4.2.7)."""
+
+_RBD_NAME = re.compile(r"[A-Za-z0-9_.+:=-][A-Za-z0-9_.+:=\- ]*")
+_ISCSI_NAME = re.compile(
+    r"(iqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[a-z0-9.:-]+)?)|(eui\.[0-9a-f]{16})|(naa\.([0-9a-f]{16}|[0-9a-f]{32}))"
+)
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+
+
+def parse_address(text: str) -> Address:
+    """An IPv4 or IPv6 address without zone or prefix length."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is not an IP address; write it like 192.0.2.10 or 2001:db8::10") from None
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.is_link_local):
+        raise BadInput(f"{text!r} is a link-local IPv6 address; a portal needs a routable one")
+    return address
+
+
+@dataclass(frozen=True, order=True)
+class Label:
+    """A name for a node or a network: letters, digits, `-`, `_` and `.`, 63 at most."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not _LABEL.fullmatch(self.text):
+            raise BadInput(
+                f"{self.text!r} is no name for a node or network: use letters, digits, '-', '_' and '.', at most 63,"
+                " with a letter or digit at both ends"
+            )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, order=True)
+class ImageName:
+    """An RBD image's full name, `pool/name` or `pool/namespace/name`."""
+
+    pool: str
+    name: str
+    namespace: str = ""
+
+    def __post_init__(self) -> None:
+        for what, value in (("pool", self.pool), ("image name", self.name)):
+            if not _RBD_NAME.fullmatch(value):
+                raise BadInput(f"{value!r} is no {what}: use letters, digits and any of '_.+:=-', like rbd/disk1")
+        if self.namespace and not _RBD_NAME.fullmatch(self.namespace):
+            raise BadInput(f"{self.namespace!r} is no RBD namespace: use letters, digits and any of '_.+:=-'")
+
+    @classmethod
+    def parse(cls, text: str) -> ImageName:
+        """Read `pool/name` or `pool/namespace/name`."""
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(parts):
+            raise BadInput(f"{text!r} names no image: write POOL/NAME or POOL/NAMESPACE/NAME, like rbd/disk1")
+        return cls(pool=parts[0], name=parts[-1], namespace=parts[1] if len(parts) == 3 else "")
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.pool, self.namespace, self.name) if part)
+
+
+@dataclass(frozen=True, order=True)
+class Iqn:
+    """An iSCSI name in its normal form: `iqn.`, `eui.` or `naa.` (RFC 7143 section 4.2.7), 223 bytes at most."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.text != self.text.lower() and _ISCSI_NAME.fullmatch(self.text.lower()):
+            raise BadInput(f"{self.text!r} is not in normal form: iSCSI names are lower case, {self.text.lower()!r}")
+        if len(self.text) > 223 or not _ISCSI_NAME.fullmatch(self.text):
+            raise BadInput(
+                f"{self.text!r} is no iSCSI name: write it like iqn.1993-08.org.debian:01:abc (or eui. and 16,"
+                " naa. and 16 or 32 hex digits), at most 223 characters"
+            )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the initiators: its prefix, and the range portal addresses are taken from."""
+
+    name: Label
+    cidr: ipaddress.IPv4Network | ipaddress.IPv6Network
+    first: Address
+    last: Address
+
+    def __post_init__(self) -> None:
+        for address in (self.first, self.last):
+            if address not in self.cidr:
+                raise BadInput(f"network {self.name}: {address} is outside {self.cidr}")
+        if int(self.first) > int(self.last):
+            raise BadInput(f"network {self.name}: the range {self.first}-{self.last} is empty; swap its ends")
+        edges = {self.cidr.network_address, self.cidr.broadcast_address}
+        if self.cidr.prefixlen < self.cidr.max_prefixlen - 1 and edges & {self.first, self.last}:
+            raise BadInput(f"network {self.name}: the range holds the network or broadcast address of {self.cidr}")
+
+    @classmethod
+    def parse(cls, text: str) -> Network:
+        """Read `NAME=CIDR,FIRST-LAST`, as `storage-1=10.0.1.0/24,10.0.1.100-10.0.1.199`."""
+        name, equals, rest = text.partition("=")
+        cidr, comma, portals = rest.partition(",")
+        first, dash, last = portals.partition("-")
+        if not (equals and comma and dash):
+            raise BadInput(
+                f"{text!r} is no network: write NAME=CIDR,FIRST-LAST, like lan1=10.0.1.0/24,10.0.1.100-10.0.1.199"
+            )
+        try:
+            network = ipaddress.ip_network(cidr.strip())
+        except ValueError as error:
+            raise BadInput(f"network {name}: {cidr!r} is no network prefix: {error}") from None
+        return cls(Label(name.strip()), network, parse_address(first.strip()), parse_address(last.strip()))
+
+    def __contains__(self, address: Address) -> bool:
+        return address in self.cidr
+
+
+@dataclass(frozen=True)
+class Path:
+    """One portal of an image; its tag is the target portal group tag (RFC 7143 section 4.4, 1 to 65535)."""
+
+    tag: int
+    address: Address
+    network: Label
+    port: int = ISCSI_PORT
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tag <= 65535:
+            raise BadInput(f"path tag {self.tag} is out of range: 1 to 65535")
+        if not 1 <= self.port <= 65535:
+            raise BadInput(f"path {self.tag}: port {self.port} is out of range: 1 to 65535")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an initiator knows the disk by: chosen once, stored, never derived again.
+
+    `serial` is the unit serial number (SPC-4 clause 7.8.15), from whose first 25 hex digits LIO makes the NAA
+    designator; vendor (8), product (16) and revision (4) are INQUIRY's (SPC-4 clause 6.6.2), in characters.
+    """
+
+    iqn: Iqn
+    serial: str
+    vendor: str = "RBDGATE"
+    product: str = "RBD"
+    revision: str = "1"
+
+    @property
+    def naa(self) -> str:
+        """The part of the serial that tells disks apart: LIO takes its first 25 hex digits (target_core_spc.c)."""
+        return re.sub(r"[^0-9a-f]", "", self.serial.lower())[:25].ljust(25, "0")
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", self.serial):
+            raise BadInput(f"serial {self.serial!r}: use 1 to 64 letters, digits, '-', '_', '.' or ':'")
+        for what, value, size in (
+            ("vendor", self.vendor, 8),
+            ("product", self.product, 16),
+            ("revision", self.revision, 4),
+        ):
+            if not 1 <= len(value) <= size or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value):
+                raise BadInput(f"{what} {value!r}: use 1 to {size} printable ASCII characters, no space at the ends")
+
+
+@dataclass(frozen=True)
+class DeviceAttributes:
+    """LIO device attributes an initiator can see (`core/<hba>/<dev>/attrib/<name>`), the same on every gateway.
+
+    `emulate_pr` is 0 until reservations are kept across gateways: a cluster manager is told that there are
+    none, rather than losing one at the first failover.
+    """
+
+    block_size: int = 512
+    emulate_3pc: int = 0
+    emulate_caw: int = 1
+    emulate_fua_write: int = 1
+    emulate_pr: int = 0
+    emulate_tpu: int = 1
+    emulate_tpws: int = 1
+    emulate_write_cache: int = 0
+    is_nonrot: int = 1
+
+    def __post_init__(self) -> None:
+        if self.block_size not in (512, 4096):
+            raise BadInput(f"block size {self.block_size}: 512 and 4096 are what LIO serves")
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """One image as a target: everything a gateway needs to export it, and nothing that says where it is now.
+
+    `uid` (16 hex digits) names the export on the nodes and never changes; `image_id` is RBD's own id, so that an
+    image that was removed and made anew under the old name is not mistaken for this one. `size` is in bytes.
+    """
+
+    name: ImageName
+    uid: str
+    image_id: str
+    size: int
+    identity: Identity
+    paths: tuple[Path, ...]
+    initiators: tuple[Iqn, ...] = ()
+    attributes: DeviceAttributes = field(default_factory=DeviceAttributes)
+    deleting: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{16}", self.uid):
+            raise BadInput(f"image {self.name}: uid {self.uid!r} is not 16 hex digits")
+        if not re.fullmatch(r"[0-9a-zA-Z]{1,64}", self.image_id):
+            raise BadInput(f"image {self.name}: RBD id {self.image_id!r} is not letters and digits")
+        if self.size <= 0 or self.size % 512:
+            raise BadInput(f"image {self.name}: size {self.size} is not a positive multiple of 512 bytes")
+        if not self.paths:
+            raise BadInput(f"image {self.name} has no path; it needs at least one")
+        if [path.tag for path in self.paths] != list(range(1, len(self.paths) + 1)):
+            raise BadInput(f"image {self.name}: path tags must be 1 to {len(self.paths)}, in order")
+        if len({path.address for path in self.paths}) != len(self.paths):
+            raise BadInput(f"image {self.name}: two of its paths have the same address")
+        if len(set(self.initiators)) != len(self.initiators):
+            raise BadInput(f"image {self.name}: an initiator is listed twice")
+
+
+class NodeState(Enum):
+    """What an operator has asked of a node."""
+
+    ACTIVE = "active"
+    DRAIN = "drain"
+    MAINTENANCE = "maintenance"
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """What all gateways agree on. `lease_ttl` is in seconds; `fsid` is the Ceph cluster's."""
+
+    fsid: str
+    networks: tuple[Network, ...]
+    anchor_pool: str
+    iqn_prefix: str = "iqn.2026-11.io.rbdgate"
+    lease_ttl: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.networks:
+            raise BadInput("a cluster needs at least one network")
+        for index, network in enumerate(self.networks):
+            for other in self.networks[:index]:
+                if network.name == other.name:
+                    raise BadInput(f"network {network.name} is named twice")
+                if network.cidr.version == other.cidr.version and network.cidr.overlaps(other.cidr):
+                    raise BadInput(f"networks {other.name} and {network.name} overlap ({other.cidr}, {network.cidr})")
+        Iqn(self.iqn_prefix + ":probe")
+
+    def network_of(self, address: Address) -> Network | None:
+        """The network an address belongs to."""
+        return next((network for network in self.networks if address in network), None)
+
+    def network(self, name: Label) -> Network | None:
+        """The network of that name."""
+        return next((network for network in self.networks if network.name == name), None)
+
+
+@dataclass(frozen=True, order=True)
+class Instance:
+    """A RADOS client as the OSDs see it, `IP:port/nonce`: what a blocklist entry names."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        host, colon, tail = self.text.rpartition(":")
+        if not colon or not re.fullmatch(r"\d{1,5}/\d{1,10}", tail):
+            raise BadInput(f"{self.text!r} names no RADOS client instance: expected IP:port/nonce")
+        try:
+            ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+        except ValueError:
+            raise BadInput(f"{self.text!r} names no RADOS client instance: {host!r} is no IP address") from None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who holds an image now. `token` is the etcd create revision that guards all that the holder writes."""
+
+    node: Label
+    lease: int
+    token: int
+
+
+@dataclass(frozen=True)
+class HolderRecord:
+    """One client instance that may have an image open for writing; it has no lease, so it outlives its node."""
+
+    image_uid: str
+    instance: Instance
+    node: Label
+    token: int
+    kind: str
+    """`krbd` or `rados`."""
+    mod_revision: int = 0
+
+
+@dataclass(frozen=True)
+class LiveNode:
+    """A node as its own agent last wrote it under its lease."""
+
+    name: Label
+    lease: int
+    boot_id: str
+    version: str
+    networks: tuple[Label, ...]
+    instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True)
+class Move:
+    """An operator's wish that an image be held by a certain node; `revision` is where it was written."""
+
+    to: Label
+    revision: int
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """One linearizable look at everything under the prefix, with the revision it was taken at.
+
+    `broken` maps the name of an image whose spec could not be read to the reason; such an image is neither
+    claimed nor withdrawn because of it.
+    """
+
+    revision: int
+    settings: ClusterSettings
+    images: Mapping[ImageName, ImageSpec]
+    broken: Mapping[str, str]
+    nodes: Mapping[Label, NodeState]
+    live: Mapping[Label, LiveNode]
+    claims: Mapping[ImageName, Claim]
+    records: tuple[HolderRecord, ...]
+    moves: Mapping[ImageName, Move]
+    fenced: frozenset[Instance]
