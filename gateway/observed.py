@@ -1,0 +1,148 @@
+"""What is: this node's kernel as it was read this turn. Pure values; `None` for a part means *unknown*.
+
+Everything of ours is recognised by its name alone, so that a node needs no memory: a backstore is called
+`rbdgate.<uid>.<token>`, the token being the claim's create revision it was built under.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass
+
+from gateway.model import Address, ImageSpec, Instance, Iqn, Label
+
+_DEVICE = re.compile(r"rbdgate\.([0-9a-f]{16})\.(\d{1,19})")
+
+
+@dataclass(frozen=True, order=True)
+class DeviceName:
+    """The name of a LIO backstore of ours: which image, built under which claim."""
+
+    uid: str
+    token: int
+
+    @classmethod
+    def parse(cls, text: str) -> DeviceName | None:
+        """The name's parts, or None for a backstore that is not ours."""
+        match = _DEVICE.fullmatch(text)
+        return cls(match[1], int(match[2])) if match else None
+
+    def __str__(self) -> str:
+        return f"rbdgate.{self.uid}.{self.token}"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A LIO `iblock` backstore of ours; `dev_path` is the block device under it, as `/dev/rbd0`.
+
+    `attributes` holds every attribute the export profile sets, as read; `identity` the unit serial, vendor,
+    product and revision as LIO shows them, each stripped of padding.
+    """
+
+    name: DeviceName
+    hba: str
+    dev_path: str
+    enabled: bool
+    attributes: MappingOf[str, str]
+    identity: MappingOf[str, str]
+
+
+@dataclass(frozen=True)
+class Portal:
+    """One network portal of a TPG."""
+
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True)
+class Tpg:
+    """One target portal group: `device` is what its LUN 0 links to (None: no LUN, or not a backstore of ours).
+
+    `initiators` maps each ACL to whether its mapped LUN 0 is there; `settings` holds every attribute and
+    parameter the export profile sets, as read (`attrib/<name>`, `param/<name>`).
+    """
+
+    tag: int
+    enabled: bool
+    device: DeviceName | None
+    portals: frozenset[Portal]
+    initiators: MappingOf[Iqn, bool]
+    settings: MappingOf[str, str]
+
+
+@dataclass(frozen=True)
+class Target:
+    """An iSCSI target with its TPGs in the order of their tags."""
+
+    iqn: Iqn
+    tpgs: tuple[Tpg, ...]
+
+    def tpg(self, tag: int) -> Tpg | None:
+        """The TPG of that tag."""
+        return next((tpg for tpg in self.tpgs if tpg.tag == tag), None)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """An RBD image mapped by krbd: `number` is N of `/dev/rbdN`, `options` the map string's ceph options."""
+
+    number: int
+    pool: str
+    namespace: str
+    name: str
+    image_id: str
+    instance: Instance
+    options: MappingOf[str, str]
+    read_only: bool
+    size: int
+
+    @property
+    def dev_path(self) -> str:
+        """The block device's node."""
+        return f"/dev/rbd{self.number}"
+
+    def is_of(self, spec: ImageSpec) -> bool:
+        """Whether this maps the very image of the spec (the name may have changed, the id does not)."""
+        here = (self.pool, self.namespace, self.image_id)
+        return here == (spec.name.pool, spec.name.namespace, spec.image_id)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface that has an address in one of the cluster's networks; `up` includes the carrier."""
+
+    name: str
+    index: int
+    up: bool
+    addresses: frozenset[Address]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The whole node at one look.
+
+    `addresses` are portal addresses present on any interface (single-host prefixes of ours); `cuts` are the source
+    addresses that a drop rule of ours holds back; `networks` maps each cluster network to the interface that serves
+    it here, if any.
+    """
+
+    devices: tuple[Device, ...]
+    targets: tuple[Target, ...]
+    mappings: tuple[Mapping, ...]
+    addresses: MappingOf[Address, str]
+    cuts: frozenset[Address]
+    networks: MappingOf[Label, Interface]
+
+    def devices_of(self, uid: str) -> tuple[Device, ...]:
+        """Every backstore built for the image of that uid, under whatever claim."""
+        return tuple(device for device in self.devices if device.name.uid == uid)
+
+    def target(self, iqn: Iqn) -> Target | None:
+        """The target of that name."""
+        return next((target for target in self.targets if target.iqn == iqn), None)
+
+    def mappings_of(self, spec: ImageSpec) -> tuple[Mapping, ...]:
+        """Every mapping of the spec's image."""
+        return tuple(mapping for mapping in self.mappings if mapping.is_of(spec))
