@@ -335,6 +335,18 @@ class LiveNode:
 
 
 @dataclass(frozen=True)
+class FenceIntent:
+    """An instance that a taker decided to fence: while it is recorded, its blocklist entry is kept alive."""
+
+    instance: Instance
+    node: Label | None
+    """The node the instance belonged to, where a holder record named it."""
+    by: Label
+    image_uid: str
+    token: int
+
+
+@dataclass(frozen=True)
 class Move:
     """An operator's wish that an image be held by a certain node; `revision` is where it was written."""
 
@@ -346,17 +358,23 @@ class Move:
 class ClusterView:
     """One linearizable look at everything under the prefix, with the revision it was taken at.
 
-    `broken` maps the name of an image whose spec could not be read to the reason; such an image is neither
-    claimed nor withdrawn because of it.
+    `revisions` holds each spec's mod revision; claims, records and moves are keyed by the image's uid, so that they
+    outlive a rename. `broken` maps the name of an image whose spec could not be read to the reason: it is neither
+    claimed nor withdrawn because of that. `nodes` holds every node that ever joined, `live` those with a lease now.
     """
 
     revision: int
     settings: ClusterSettings
     images: Mapping[ImageName, ImageSpec]
+    revisions: Mapping[ImageName, int]
     broken: Mapping[str, str]
     nodes: Mapping[Label, NodeState]
     live: Mapping[Label, LiveNode]
-    claims: Mapping[ImageName, Claim]
+    claims: Mapping[str, Claim]
     records: tuple[HolderRecord, ...]
-    moves: Mapping[ImageName, Move]
-    fenced: frozenset[Instance]
+    moves: Mapping[str, Move]
+    fences: Mapping[Instance, FenceIntent]
+
+    def spec_of(self, uid: str) -> ImageSpec | None:
+        """The image of that uid, if its spec is there and readable."""
+        return next((spec for spec in self.images.values() if spec.uid == uid), None)
