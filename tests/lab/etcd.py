@@ -1,0 +1,132 @@
+"""A real etcd cluster of Debian's packages: members that can be stopped, continued, killed and started again.
+
+Everything a member is lies under the cluster's directory (data, log, pidfile), so a later command that names the
+same directory finds the running members. Standard library only: the lab runs under Debian's own Python.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.processes import Process
+
+START_BOUND = 20.0  # seconds until a cluster that was started must answer; it takes 1-2 s on 2 idle cores
+
+
+@dataclass(frozen=True)
+class Member:
+    """One etcd process, with its data in `directory`; `stop` and `cont` freeze and thaw it, `kill` is a power cut."""
+
+    name: str
+    directory: Path
+    command: tuple[str, ...]
+
+    @property
+    def process(self) -> Process:
+        """The process behind this member, found by its pidfile."""
+        return Process(self.directory / f"{self.name}.pid")
+
+    @property
+    def log(self) -> Path:
+        """Where the member's output is appended."""
+        return self.directory / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Start the member on the data it has, or as a new one; RuntimeError if it runs already."""
+        self.process.start(self.command, log=self.log)
+
+    def stop(self) -> None:
+        """Freeze the member with SIGSTOP: connections stay open and nothing answers."""
+        self.process.signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """Let a frozen member go on."""
+        self.process.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the member with SIGKILL, as a power cut would; its data stays."""
+        self.process.end()
+
+    def alive(self) -> bool:
+        """Whether the member's process exists (a frozen one does)."""
+        return self.process.alive()
+
+
+class EtcdCluster:
+    """One member per address, all on the same ports; in the network namespace `netns` if one is named."""
+
+    def __init__(
+        self,
+        directory: Path,
+        addresses: Sequence[str],
+        netns: str | None = None,
+        client_port: int = 2379,
+        peer_port: int = 2380,
+    ) -> None:
+        self.directory = directory
+        self.endpoints = tuple(f"{address}:{client_port}" for address in addresses)
+        self._inside = ("ip", "netns", "exec", netns) if netns else ()
+        peers = {f"etcd-{n}": f"http://{address}:{peer_port}" for n, address in enumerate(addresses, 1)}
+        self.members = tuple(
+            Member(name, directory, (*self._inside, *_command(name, directory, endpoint, peers)))
+            for (name, endpoint) in zip(peers, self.endpoints, strict=True)
+        )
+
+    def member(self, number: int) -> Member:
+        """The member with this number; the first is 1."""
+        if not 1 <= number <= len(self.members):
+            raise ValueError(f"there is no etcd member {number}: they are 1 to {len(self.members)}")
+        return self.members[number - 1]
+
+    def start(self) -> None:
+        """Start what is not running and return when every member answers; RuntimeError after `START_BOUND`."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for member in self.members:
+            if not member.alive():
+                member.start()
+        self.wait_healthy(START_BOUND)
+
+    def stop(self) -> None:
+        """End every member; the data stays until the directory is removed."""
+        for member in self.members:
+            member.kill()
+
+    def wait_healthy(self, seconds: float) -> None:
+        """Return when every member answers a linearizable read; RuntimeError after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = self.etcdctl("--command-timeout=1s", "endpoint", "health")
+            if answer.returncode == 0:
+                return
+            if time.monotonic() >= deadline:
+                raise RuntimeError(f"etcd is not healthy after {seconds} s: {answer.stderr or answer.stdout}")
+            time.sleep(0.1)
+
+    def etcdctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Debian's `etcdctl` against all members, bounded to 30 s; its exit status is the caller's to judge."""
+        endpoints = "--endpoints=" + ",".join(self.endpoints)
+        command = [*self._inside, "etcdctl", endpoints, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def _command(name: str, directory: Path, endpoint: str, peers: dict[str, str]) -> tuple[str, ...]:
+    """The member's command line; heartbeat (100 ms) and election time-out (1 s) stay etcd's defaults."""
+    return (
+        "etcd",
+        f"--name={name}",
+        f"--data-dir={directory / name}",
+        f"--listen-client-urls=http://{endpoint}",
+        f"--advertise-client-urls=http://{endpoint}",
+        f"--listen-peer-urls={peers[name]}",
+        f"--initial-advertise-peer-urls={peers[name]}",
+        "--initial-cluster=" + ",".join(f"{peer}={url}" for peer, url in peers.items()),
+        f"--initial-cluster-token={directory.name}",
+        "--snapshot-count=10000",
+        "--logger=zap",
+        "--log-level=warn",
+    )
