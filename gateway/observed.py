@@ -14,6 +14,13 @@ from gateway.model import Address, ImageSpec, Instance, Iqn, Label
 
 _DEVICE = re.compile(r"rbdgate\.([0-9a-f]{16})\.(\d{1,19})")
 
+ANCHOR = "rbdgate.anchor"
+"""The image every gateway keeps mapped read-only, so that its client instance is there before any other map."""
+
+GENERATION_BASE = 7200
+"""Our mappings carry `osd_idle_ttl` = this + generation: any differing ceph option makes krbd use a new client
+(`ceph_compare_options`), and an idle connection kept for two hours instead of one minute does no harm."""
+
 
 @dataclass(frozen=True, order=True)
 class DeviceName:
@@ -102,6 +109,12 @@ class Mapping:
     def dev_path(self) -> str:
         """The block device's node."""
         return f"/dev/rbd{self.number}"
+
+    @property
+    def generation(self) -> int | None:
+        """Which client of ours made the mapping (`osd_idle_ttl` carries the number); None if it is not ours."""
+        idle_ttl = int(self.options.get("osd_idle_ttl", "0"))
+        return idle_ttl - GENERATION_BASE if idle_ttl >= GENERATION_BASE else None
 
     def is_of(self, spec: ImageSpec) -> bool:
         """Whether this maps the very image of the spec (the name may have changed, the id does not)."""

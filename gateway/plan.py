@@ -1,0 +1,343 @@
+"""The decision: from one look at the cluster and one at this node's kernel to the steps of this turn. Pure.
+
+Two plans come from here. `plan` serves what this node holds, takes what nobody holds and withdraws the rest.
+`plan_nothing` withdraws all of it, from the kernel alone: the guard and a node without a lease use that one.
+
+An export is taken for granted only if it is complete and was built under the present claim; anything else of it is
+withdrawn and built anew, through the whole takeover: doing too much there costs a second, too little costs data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingOf
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, Path
+from gateway.observed import ANCHOR, Device, DeviceName, Kernel, Mapping, Portal, Target
+from gateway.placement import candidates, should_leave
+from gateway.profile import differences
+from gateway.steps import (
+    Build,
+    Claim,
+    ClosePath,
+    Cut,
+    DropFences,
+    DropRecords,
+    FinishMove,
+    Map,
+    MapAnchor,
+    OpenPath,
+    Plan,
+    RefreshHold,
+    Release,
+    RemoveAddresses,
+    SetInitiators,
+    Step,
+    TakeHold,
+    Teardown,
+    Uncut,
+    Unmap,
+    UnmapAnchor,
+)
+
+
+@dataclass(frozen=True)
+class Me:
+    """This node as a member: its lease, its RADOS client's instance, and whether its guard is alive."""
+
+    name: Label
+    lease: int
+    rados: Instance
+    guarded: bool
+
+
+@dataclass(frozen=True)
+class PathWish:
+    """Whether a path should be up on this node now, and if not, why."""
+
+    path: Path
+    down_because: str | None
+
+
+def path_wishes(spec: ImageSpec, kernel: Kernel, *, guarded: bool) -> tuple[PathWish, ...]:
+    """What should be of each path of an image held here."""
+    wishes = []
+    for path in spec.paths:
+        interface = kernel.networks.get(path.network)
+        reason = None
+        if interface is None:
+            reason = f"no interface of this node has an address in network {path.network}"
+        elif not interface.up:
+            reason = f"{interface.name}, which serves network {path.network} here, has no link"
+        elif not guarded:
+            reason = "the guard (rbdgate-guard.service) is not running on this node"
+        wishes.append(PathWish(path, reason))
+    return tuple(wishes)
+
+
+def path_is_up(spec: ImageSpec, path: Path, kernel: Kernel) -> bool:
+    """Whether the kernel serves the path: TPG enabled, portal and address there, no cut."""
+    target = kernel.target(spec.identity.iqn)
+    tpg = target.tpg(path.tag) if target else None
+    interface = kernel.networks.get(path.network)
+    return (
+        tpg is not None
+        and tpg.enabled
+        and Portal(path.address, path.port) in tpg.portals
+        and interface is not None
+        and kernel.addresses.get(path.address) == interface.name
+        and path.address not in kernel.cuts
+    )
+
+
+def anchor_of(kernel: Kernel, settings_pool: str) -> Mapping | None:
+    """The anchor whose client instance this node's maps use: the newest there is."""
+    anchors = [m for m in kernel.mappings if _is_anchor(m) and m.pool == settings_pool]
+    return max(anchors, key=lambda m: m.generation or 0, default=None)
+
+
+def export_of(spec: ImageSpec, token: int, kernel: Kernel) -> tuple[Device, Target] | None:
+    """The image's export if it is complete, built under that claim and on the node's present client; else None.
+
+    ACLs may differ from the spec: those are changed while it is exported.
+    """
+    devices = kernel.devices_of(spec.uid)
+    target = kernel.target(spec.identity.iqn)
+    mappings = kernel.mappings_of(spec)
+    anchors = {m.instance for m in kernel.mappings if _is_anchor(m)}
+    if len(devices) != 1 or len(mappings) != 1 or target is None or not target.tpgs:
+        return None
+    device, mapping = devices[0], mappings[0]
+    if device.name.token != token or device.dev_path != mapping.dev_path or mapping.instance not in anchors:
+        return None
+    as_if_allowed = replace(spec, initiators=tuple(sorted(target.tpgs[0].initiators)))
+    return None if differences(as_if_allowed, device, target) else (device, target)
+
+
+def plan_nothing(kernel: Kernel) -> Plan:
+    """Withdraw everything of ours from this node, knowing nothing but its kernel."""
+    ours = tuple(m for m in kernel.mappings if m.generation is not None)
+    images: dict[str, tuple[Step, ...]] = {}
+    addresses: set[Address] = set(kernel.addresses)
+    for uid in {device.name.uid for device in kernel.devices}:
+        targets = _targets_of(uid, kernel)
+        addresses |= _portal_addresses(targets)
+        numbers = [m.number for m in ours if m.dev_path in {d.dev_path for d in kernel.devices_of(uid)}]
+        images[uid] = (Teardown(uid, frozenset(t.iqn for t in targets)), *map(Unmap, numbers))
+    taken = {step.number for steps in images.values() for step in steps if isinstance(step, Unmap)}
+    images |= {f"rbd{m.number}": (Unmap(m.number),) for m in ours if m.number not in taken and not _is_anchor(m)}
+    last: list[Step] = []
+    if not images:
+        last = [UnmapAnchor(m.number) for m in ours if _is_anchor(m)]
+        if kernel.cuts - addresses:
+            last.append(Uncut(kernel.cuts - addresses))
+    reasons = dict.fromkeys(images, "this node may not serve now")
+    return Plan(_cut_first(addresses, kernel), images, tuple(last), reasons)
+
+
+def plan(view: ClusterView, kernel: Kernel, me: Me, waited: MappingOf[str, float], stagger: float) -> Plan:
+    """What this node, a member with a running lease, does now.
+
+    `waited` tells for each image nobody claims how many seconds ago that was first seen; `stagger` is how many of
+    them each place in the placement order waits.
+    """
+    return _Planner(view, kernel, me, waited, stagger).plan()
+
+
+class _Planner:
+    """One planning: gathers steps per image; the public functions above are the door."""
+
+    def __init__(
+        self, view: ClusterView, kernel: Kernel, me: Me, waited: MappingOf[str, float], stagger: float
+    ) -> None:
+        self.view, self.kernel, self.me, self.waited, self.stagger = view, kernel, me, waited, stagger
+        self.anchor = anchor_of(kernel, view.settings.anchor_pool)
+        self.cut: set[Address] = set()
+        self.images: dict[str, tuple[Step, ...]] = {}
+        self.reasons: dict[str, str] = {}
+        self.held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == me.lease}
+
+    def plan(self) -> Plan:
+        for spec in self.view.images.values():
+            self._plan_image(spec)
+        self._plan_unknown()
+        first = _cut_first(self.cut, self.kernel)
+        if self.anchor is None:
+            first += (MapAnchor(_next_generation(self.kernel)),)
+        return Plan(first, {uid: s for uid, s in self.images.items() if s}, self._last(), self.reasons)
+
+    def _plan_image(self, spec: ImageSpec) -> None:
+        token = self.held.get(spec.uid)
+        if token is None:
+            steps = self._withdraw(spec)
+            if steps:
+                self.reasons[spec.uid] = "this node does not hold the image (any more)"
+            self.images[spec.uid] = steps + self._claim(spec)
+            return
+        leave = should_leave(self.view, spec, self.me.name)
+        if leave is not None:
+            self.reasons[spec.uid] = leave
+            self.images[spec.uid] = (*self._withdraw(spec), Release(spec, token))
+            return
+        self.images[spec.uid] = self._serve(spec, token)
+
+    def _serve(self, spec: ImageSpec, token: int) -> tuple[Step, ...]:
+        export = export_of(spec, token, self.kernel)
+        if export is not None:
+            return self._keep(spec, token, export[1])
+        if self.anchor is None:
+            self.reasons[spec.uid] = "waiting for this node's client instance (the anchor is not mapped)"
+            return self._withdraw(spec)
+        self.reasons[spec.uid] = f"held under claim {token}, not exported under it yet"
+        opened = [OpenPath(spec, w.path, token) for w in self._wishes(spec) if w.down_because is None]
+        return (
+            *self._withdraw(spec),
+            TakeHold(spec, token),
+            Map(spec),
+            Build(spec, DeviceName(spec.uid, token)),
+            *opened,
+            *self._finish_move(spec),
+        )
+
+    def _keep(self, spec: ImageSpec, token: int, target: Target) -> tuple[Step, ...]:
+        steps: list[Step] = []
+        wanted = set(spec.initiators)
+        missing = {i for i in wanted for tpg in target.tpgs if not tpg.initiators.get(i, False)}
+        extra = {i for tpg in target.tpgs for i in tpg.initiators} - wanted
+        if missing or extra:
+            steps.append(SetInitiators(spec, frozenset(missing), frozenset(extra)))
+        for wish in self._wishes(spec):
+            up = path_is_up(spec, wish.path, self.kernel)
+            if wish.down_because is None and not up:
+                steps.append(OpenPath(spec, wish.path, token))
+            elif wish.down_because is not None and self._is_partly_up(spec, wish.path):
+                steps.append(ClosePath(spec, wish.path, wish.down_because))
+        recorded = {r.instance for r in self.view.records if r.image_uid == spec.uid and r.token == token}
+        if self.anchor is not None and not {self.anchor.instance, self.me.rados} <= recorded:
+            steps.append(RefreshHold(spec, token))
+        if steps:
+            self.reasons[spec.uid] = "exported, and not yet as it should be"
+        return (*steps, *self._finish_move(spec))
+
+    def _wishes(self, spec: ImageSpec) -> tuple[PathWish, ...]:
+        return path_wishes(spec, self.kernel, guarded=self.me.guarded)
+
+    def _is_partly_up(self, spec: ImageSpec, path: Path) -> bool:
+        target = self.kernel.target(spec.identity.iqn)
+        tpg = target.tpg(path.tag) if target else None
+        return path.address in self.kernel.addresses or (tpg is not None and (tpg.enabled or bool(tpg.portals)))
+
+    def _finish_move(self, spec: ImageSpec) -> tuple[Step, ...]:
+        move = self.view.moves.get(spec.uid)
+        return (FinishMove(spec.uid, move.revision),) if move is not None and move.to == self.me.name else ()
+
+    def _withdraw(self, spec: ImageSpec) -> tuple[Step, ...]:
+        """Steps that leave nothing of the image on this node; its addresses join this turn's cut."""
+        targets = _targets_of(spec.uid, self.kernel, spec.identity.iqn)
+        mappings = self.kernel.mappings_of(spec)
+        self.cut |= _portal_addresses(targets)
+        self.cut |= {path.address for path in spec.paths if path.address in self.kernel.addresses}
+        steps: list[Step] = []
+        if targets or self.kernel.devices_of(spec.uid):
+            steps.append(Teardown(spec.uid, frozenset(t.iqn for t in targets)))
+        return (*steps, *(Unmap(m.number) for m in mappings))
+
+    def _claim(self, spec: ImageSpec) -> tuple[Step, ...]:
+        if spec.uid in self.view.claims or spec.deleting or self.anchor is None or not self.me.guarded:
+            return ()
+        for rank, candidate in enumerate(candidates(self.view, spec)):
+            if candidate.node == self.me.name and self.waited.get(spec.uid, 0.0) >= rank * self.stagger:
+                revision = self.view.revisions[spec.name]
+                return (Claim(spec, revision, candidate.reason),)
+        return ()
+
+    def _plan_unknown(self) -> None:
+        """Withdraw exports and mappings of ours that no readable spec speaks of, unless their claim is ours.
+
+        An export whose claim this node holds but whose spec is gone or unreadable stays as it is: a damaged key in
+        etcd must not stop a guest.
+        """
+        known = {spec.uid for spec in self.view.images.values()}
+        spoken_for: set[str] = set()
+        for uid in {device.name.uid for device in self.kernel.devices} - known:
+            devices = self.kernel.devices_of(uid)
+            spoken_for |= {device.dev_path for device in devices}
+            if uid in self.held and all(device.name.token == self.held[uid] for device in devices):
+                continue
+            targets = _targets_of(uid, self.kernel)
+            self.cut |= _portal_addresses(targets)
+            numbers = [m.number for m in self.kernel.mappings if m.dev_path in {d.dev_path for d in devices}]
+            self.images[uid] = (Teardown(uid, frozenset(t.iqn for t in targets)), *map(Unmap, numbers))
+            self.reasons[uid] = "no image of that uid is known, and this node holds no claim for it"
+        for mapping in self.kernel.mappings:
+            stray = mapping.generation is not None and mapping.dev_path not in spoken_for and not _is_anchor(mapping)
+            if stray and not any(mapping.is_of(spec) for spec in self.view.images.values()):
+                self.images[f"rbd{mapping.number}"] = (Unmap(mapping.number),)
+                self.reasons[f"rbd{mapping.number}"] = "mapped by us, and no known image of ours"
+        self.cut |= set(self.kernel.addresses) - self._addresses_in_use(known)
+
+    def _addresses_in_use(self, known: AbstractSet[str]) -> set[Address]:
+        """Addresses that may be on this node: those of images held here, and of unreadable ones left alone."""
+        used = {p.address for spec in self.view.images.values() if spec.uid in self.held for p in spec.paths}
+        for uid in set(self.held) - known:
+            used |= _portal_addresses(_targets_of(uid, self.kernel))
+        return used
+
+    def _last(self) -> tuple[Step, ...]:
+        steps: list[Step] = []
+        exported = _portal_addresses(self.kernel.targets)
+        idle = self.kernel.cuts - set(self.kernel.addresses) - exported - self.cut
+        if idle:
+            steps.append(Uncut(frozenset(idle)))
+        used = {m.instance for m in self.kernel.mappings} | {self.me.rados}
+        stale = tuple(
+            record
+            for record in self.view.records
+            if record.node == self.me.name and record.instance not in used and record.instance in self.view.fences
+        )
+        if stale:
+            steps.append(DropRecords(stale))
+        forgotten = self._forgettable_fences(used)
+        if forgotten:
+            steps.append(DropFences(forgotten))
+        if self.anchor is not None:
+            in_use = {m.instance for m in self.kernel.mappings if not _is_anchor(m)} | {self.anchor.instance}
+            old = (m for m in self.kernel.mappings if _is_anchor(m) and m.instance not in in_use)
+            steps += [UnmapAnchor(m.number) for m in old]
+        return tuple(steps)
+
+    def _forgettable_fences(self, used: AbstractSet[Instance]) -> tuple[FenceIntent, ...]:
+        recorded = {record.instance for record in self.view.records}
+        mine = (intent for intent in self.view.fences.values() if intent.node == self.me.name)
+        return tuple(intent for intent in mine if intent.instance not in used | recorded)
+
+
+def _cut_first(addresses: AbstractSet[Address], kernel: Kernel) -> tuple[Step, ...]:
+    present = frozenset(addresses & set(kernel.addresses))
+    uncut = frozenset(addresses - kernel.cuts)
+    steps: list[Step] = [Cut(uncut)] if uncut else []
+    if present:
+        steps.append(RemoveAddresses(present))
+    return tuple(steps)
+
+
+def _targets_of(uid: str, kernel: Kernel, iqn: Iqn | None = None) -> tuple[Target, ...]:
+    """Targets that link to a backstore of that uid, and the one of that name even if it links to none."""
+    return tuple(
+        target
+        for target in kernel.targets
+        if target.iqn == iqn or any(tpg.device is not None and tpg.device.uid == uid for tpg in target.tpgs)
+    )
+
+
+def _portal_addresses(targets: tuple[Target, ...]) -> set[Address]:
+    return {portal.address for target in targets for tpg in target.tpgs for portal in tpg.portals}
+
+
+def _is_anchor(mapping: Mapping) -> bool:
+    return mapping.name == ANCHOR and mapping.read_only and mapping.generation is not None
+
+
+def _next_generation(kernel: Kernel) -> int:
+    return max((m.generation or 0 for m in kernel.mappings), default=0) + 1

@@ -1,0 +1,204 @@
+"""The words of a plan: each step is one act on one image (or on the node), as a value.
+
+A step says what, never how. `plan.py` speaks these words, `apply.py` carries them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.model import Address, FenceIntent, HolderRecord, ImageSpec, Iqn, Path
+from gateway.observed import DeviceName
+
+
+@dataclass(frozen=True)
+class MapAnchor:
+    """Map the anchor image read-only with an option no present mapping has, so that a new client instance begins."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class UnmapAnchor:
+    """Unmap an anchor of an earlier time."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Let no packet leave from these addresses any more, for all of them at once."""
+
+    addresses: frozenset[Address]
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """Forget the cut of addresses that are not on this node any more."""
+
+    addresses: frozenset[Address]
+
+
+@dataclass(frozen=True)
+class RemoveAddresses:
+    """Take portal addresses off this node's interfaces."""
+
+    addresses: frozenset[Address]
+
+
+@dataclass(frozen=True)
+class Teardown:
+    """Remove the target and every backstore of an image from LIO; the block device is free afterwards."""
+
+    uid: str
+    iqns: frozenset[Iqn]
+
+
+@dataclass(frozen=True)
+class Unmap:
+    """Unmap an image's block device."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Try to become the holder: put the claim under this node's lease if nobody has one."""
+
+    spec: ImageSpec
+    revision: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TakeHold:
+    """Fence whoever may have the image open, record this node's instances, and swap the header's holder to them."""
+
+    spec: ImageSpec
+    token: int
+
+
+@dataclass(frozen=True)
+class Map:
+    """Map the image with the node's present client instance."""
+
+    spec: ImageSpec
+
+
+@dataclass(frozen=True)
+class Build:
+    """Build backstore, target, TPGs (disabled), LUNs and ACLs, and compare what was read back with the spec."""
+
+    spec: ImageSpec
+    device: DeviceName
+
+
+@dataclass(frozen=True)
+class OpenPath:
+    """Bring one path up: address, portal, enable, and last the lifting of the cut; then announce the address."""
+
+    spec: ImageSpec
+    path: Path
+    token: int
+
+
+@dataclass(frozen=True)
+class ClosePath:
+    """Take one path down while its TPG, LUN and ACLs stay."""
+
+    spec: ImageSpec
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class SetInitiators:
+    """Make the ACLs of an exported image those of its spec."""
+
+    spec: ImageSpec
+    add: frozenset[Iqn]
+    remove: frozenset[Iqn]
+
+
+@dataclass(frozen=True)
+class RefreshHold:
+    """Put this node's present instances into the records and the header of an image it holds already."""
+
+    spec: ImageSpec
+    token: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """Mark the header as released and delete the claim with this node's records, in this order."""
+
+    spec: ImageSpec
+    token: int
+
+
+@dataclass(frozen=True)
+class FinishMove:
+    """Forget an operator's move that has been done."""
+
+    uid: str
+    revision: int
+
+
+@dataclass(frozen=True)
+class DropRecords:
+    """Delete this node's records of instances that are fenced and that nothing here uses any more."""
+
+    records: tuple[HolderRecord, ...]
+
+
+@dataclass(frozen=True)
+class DropFences:
+    """Forget the fences of this node's former instances that no record names any more; the entries run out."""
+
+    intents: tuple[FenceIntent, ...]
+
+
+Step = (
+    MapAnchor
+    | UnmapAnchor
+    | Cut
+    | Uncut
+    | RemoveAddresses
+    | Teardown
+    | Unmap
+    | Claim
+    | TakeHold
+    | Map
+    | Build
+    | OpenPath
+    | ClosePath
+    | SetInitiators
+    | RefreshHold
+    | Release
+    | FinishMove
+    | DropRecords
+    | DropFences
+)
+
+STARTING_STEPS = (Claim, TakeHold, Map, Build, OpenPath, MapAnchor, RefreshHold, SetInitiators, FinishMove)
+"""Steps that begin to serve, or rest on holding: taken only while the tenure runs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one turn does: `first` in order and before all else, then each image's steps in order, images in any.
+
+    An image whose step fails is done for this turn; the others go on. `reasons` says why each image's steps are
+    taken, for the log and for people.
+    """
+
+    first: tuple[Step, ...]
+    images: Mapping[str, tuple[Step, ...]]
+    last: tuple[Step, ...]
+    reasons: Mapping[str, str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do: the node is at rest."""
+        return not (self.first or self.last or any(self.images.values()))

@@ -1,0 +1,106 @@
+"""Every time-out of the project, in seconds, and the inequalities that make them safe together.
+
+A set of timers that breaks an inequality is never used: the constructor refuses it and says which one. The table in
+README is made of the same fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from gateway.errors import BadSettings
+
+BLOCKLIST_EXPIRY = 365 * 24 * 3600
+"""How long a fence lasts: an entry that goes lets the old holder's connection write again, so it is long."""
+
+ANNOUNCE_AGAIN = (1.0, 2.0, 5.0, 10.0)
+"""When an address that came up is announced again, counted from its first announcement."""
+
+ETCD_ELECTION = 4.0
+"""What the loss of etcd's leader was seen to cost a client at most (three members, default election time-out)."""
+
+CLOCK_DRIFT = 0.01
+"""The most that two machines' clocks may differ in rate while a lease runs: 1 %, hundreds of times what NTP leaves."""
+
+INITIATOR_REPLACEMENT = 120.0
+"""open-iscsi's `node.session.timeo.replacement_timeout` as shipped: after it, a lost session's I/O fails."""
+
+
+@dataclass(frozen=True)
+class Timers:
+    """All that can be set, with the defaults the figures in README were measured with."""
+
+    lease_ttl: float = 10.0
+    """The TTL of a node's etcd lease: a crash is noticed at most this long after the last keepalive."""
+    tenure_margin: float = 2.0
+    """How long before the lease can run out the node stops serving by itself."""
+    keepalive_period: float = 2.0
+    """How often the lease is renewed."""
+    etcd_call: float = 1.5
+    """The deadline of one etcd call to one endpoint."""
+    guard_period: float = 0.25
+    """How often the guard looks whether the tenure still runs."""
+    guard_grace: float = 0.5
+    """How long after the tenure's end the guard leaves the withdrawal to the agent."""
+    cut_bound: float = 1.0
+    """How long the cut may take, for all portals of a node."""
+    lock_bound: float = 10.0
+    """How long a writer waits for the lock on configfs before it calls its holder stuck."""
+    rados_operation: float = 10.0
+    """librados' own time-out of one operation on an image's header or on the monitors."""
+    osd_request_timeout: float = 45.0
+    """krbd's bound on one request: bounds a withdrawal; it stays above OSD failure detection and peering (30 s)."""
+    turn_period: float = 5.0
+    """How often the agent looks at everything when nothing woke it."""
+    turn_bound: float = 3.0
+    """How long a turn waits for its images before it goes on with those that are done."""
+    claim_stagger: float = 1.0
+    """How much longer each next node in the placement order waits before it claims an image nobody claims."""
+    retry_first: float = 1.0
+    """The wait before an image that failed is tried again; it doubles with each failure."""
+    retry_last: float = 30.0
+    """The longest such wait."""
+    blocklist_check: float = 60.0
+    """How often the fences on record are compared with Ceph's blocklist."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 86400:
+                raise BadSettings(f"timer {field.name} = {value!r}: it must be a number of seconds above 0")
+        for holds, why in self._inequalities():
+            if not holds:
+                raise BadSettings(f"timers: {why}")
+
+    @property
+    def tenure(self) -> float:
+        """How long after a keepalive was sent the node may serve."""
+        return self.lease_ttl - self.tenure_margin
+
+    def _inequalities(self) -> tuple[tuple[bool, str], ...]:
+        guard = self.guard_period + self.guard_grace + self.cut_bound
+        drift = self.lease_ttl * CLOCK_DRIFT
+        renewal = self.keepalive_period + self.etcd_call
+        return (
+            (self.lease_ttl >= 8, f"lease_ttl {self.lease_ttl} is below 8: an etcd election would end every tenure"),
+            (
+                guard + drift <= self.tenure_margin,
+                f"guard_period + guard_grace + cut_bound + 1 % of lease_ttl = {guard + drift:.2f} exceeds tenure_margin"
+                f" {self.tenure_margin}: a node could still answer when its lease has run out",
+            ),
+            (
+                renewal + ETCD_ELECTION <= self.tenure,
+                f"keepalive_period + etcd_call + {ETCD_ELECTION} (an election) = {renewal + ETCD_ELECTION} exceeds the"
+                f" tenure of {self.tenure}: an etcd election would end it",
+            ),
+            (
+                self.osd_request_timeout >= 30,
+                f"osd_request_timeout {self.osd_request_timeout} is below 30: losing an OSD host would be an I/O error",
+            ),
+            (
+                self.lease_ttl + self.rados_operation < INITIATOR_REPLACEMENT / 2,
+                f"lease_ttl + rados_operation is more than half of the initiators' {INITIATOR_REPLACEMENT:.0f} s",
+            ),
+            (self.retry_first <= self.retry_last, "retry_first exceeds retry_last"),
+            (self.turn_bound <= self.turn_period, "turn_bound exceeds turn_period"),
+        )
