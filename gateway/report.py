@@ -1,0 +1,235 @@
+"""The word: what a node says of itself under its lease, and how spec, claim and reports become what people see.
+
+Pure. A node's report is JSON in `status/<node>`; a reader ignores words it does not know, so that nodes of two
+versions can read each other during an upgrade.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from gateway.errors import BadInput
+from gateway.model import ClusterView, ImageSpec, Label, NodeState
+from gateway.placement import candidates
+
+
+class ImageState(Enum):
+    """An image in one word."""
+
+    SERVING = "serving"
+    DEGRADED = "degraded"
+    STARTING = "starting"
+    FAILED = "failed"
+    UNCLAIMED = "unclaimed"
+    DELETING = "deleting"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class PathReport:
+    """One path as its holder sees it; `reason` says why it is down."""
+
+    tag: int
+    up: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """An image as its holder sees it; `error` is the failure that keeps it from being served, if any."""
+
+    uid: str
+    token: int
+    exported: bool
+    paths: tuple[PathReport, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What a node last said: the one sentence of its last turn, and its images."""
+
+    node: Label
+    version: str
+    sentence: str
+    images: tuple[ImageReport, ...]
+
+    def to_json(self) -> bytes:
+        """The report as the value of `status/<node>`."""
+        images = [
+            {
+                "uid": image.uid,
+                "token": image.token,
+                "exported": image.exported,
+                "error": image.error,
+                "paths": [{"tag": p.tag, "up": p.up, "reason": p.reason} for p in image.paths],
+            }
+            for image in self.images
+        ]
+        report = {"node": str(self.node), "version": self.version, "sentence": self.sentence, "images": images}
+        return json.dumps(report, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, value: bytes) -> NodeReport:
+        """Read a report; raises `BadInput` if it is none."""
+        try:
+            report = json.loads(value)
+            images = tuple(
+                ImageReport(
+                    uid=str(image["uid"]),
+                    token=int(image["token"]),
+                    exported=bool(image["exported"]),
+                    error=str(image.get("error", "")),
+                    paths=tuple(
+                        PathReport(int(p["tag"]), bool(p["up"]), str(p.get("reason", ""))) for p in image["paths"]
+                    ),
+                )
+                for image in report["images"]
+            )
+            return cls(Label(str(report["node"])), str(report["version"]), str(report["sentence"]), images)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"a node's status is no report of ours: {error!r}") from None
+
+
+@dataclass(frozen=True)
+class PathStatus:
+    """One path as people see it."""
+
+    tag: int
+    address: str
+    port: int
+    network: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageStatus:
+    """One image as people see it; fields of a broken spec are None."""
+
+    name: str
+    iqn: str | None
+    serial: str | None
+    size: int | None
+    holder: str | None
+    state: ImageState
+    reason: str
+    paths: tuple[PathStatus, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The image as `--json` prints it."""
+        values = {key: getattr(self, key) for key in ("name", "iqn", "serial", "size", "holder", "reason")}
+        return values | {"state": self.state.value, "paths": [vars(path) for path in self.paths]}
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """One node as people see it; `images` are those it holds."""
+
+    name: str
+    state: NodeState
+    live: bool
+    networks: tuple[str, ...]
+    images: tuple[str, ...]
+    version: str | None
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The node as `--json` prints it."""
+        values = {key: getattr(self, key) for key in ("name", "live", "version", "reason")}
+        return values | {"state": self.state.value, "networks": list(self.networks), "images": list(self.images)}
+
+
+def image_statuses(view: ClusterView, reports: Mapping[Label, NodeReport]) -> tuple[ImageStatus, ...]:
+    """Every image, readable or not, by name."""
+    broken = [
+        ImageStatus(name, None, None, None, None, ImageState.BROKEN, reason, ())
+        for name, reason in view.broken.items()
+        if name not in {str(known) for known in view.images}
+    ]
+    whole = [_image_status(view, spec, reports) for spec in view.images.values()]
+    return tuple(sorted([*broken, *whole], key=lambda image: image.name))
+
+
+def node_statuses(view: ClusterView, reports: Mapping[Label, NodeReport]) -> tuple[NodeStatus, ...]:
+    """Every node that ever joined, by name."""
+    names = {spec.uid: str(name) for name, spec in view.images.items()}
+    statuses = []
+    for node in sorted(set(view.nodes) | set(view.live)):
+        live, report = view.live.get(node), reports.get(node)
+        held = sorted(names.get(uid, uid) for uid, claim in view.claims.items() if claim.node == node)
+        reason = "its lease has run out: the agent, the machine or its way to etcd is down" if live is None else ""
+        statuses.append(
+            NodeStatus(
+                name=str(node),
+                state=view.nodes.get(node, NodeState.ACTIVE),
+                live=live is not None,
+                networks=tuple(str(network) for network in live.networks) if live else (),
+                images=tuple(held),
+                version=live.version if live else None,
+                reason=reason or (report.sentence if report else ""),
+            )
+        )
+    return tuple(statuses)
+
+
+def _image_status(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> ImageStatus:
+    claim = view.claims.get(spec.uid)
+    holder = claim.node if claim else None
+    report = next(
+        (
+            image
+            for image in (reports[holder].images if holder in reports else ())
+            if claim is not None and image.uid == spec.uid and image.token == claim.token
+        ),
+        None,
+    )
+    state, reason = _state(view, spec, holder, report)
+    told = {path.tag: path for path in report.paths} if report and report.exported else {}
+    paths = []
+    for path in spec.paths:
+        word = told.get(path.tag, PathReport(path.tag, up=False, reason=reason or state.value))
+        paths.append(
+            PathStatus(
+                tag=path.tag,
+                address=str(path.address),
+                port=path.port,
+                network=str(path.network),
+                state="up" if word.up else "down",
+                reason=word.reason,
+            )
+        )
+    return ImageStatus(
+        name=str(spec.name),
+        iqn=str(spec.identity.iqn),
+        serial=spec.identity.serial,
+        size=spec.size,
+        holder=str(holder) if holder else None,
+        state=state,
+        reason=reason,
+        paths=tuple(paths),
+    )
+
+
+def _state(
+    view: ClusterView, spec: ImageSpec, holder: Label | None, report: ImageReport | None
+) -> tuple[ImageState, str]:
+    if str(spec.name) in view.broken:
+        return ImageState.BROKEN, view.broken[str(spec.name)]
+    if spec.deleting:
+        return ImageState.DELETING, f"{holder} still has to let it go" if holder else "run `image delete` to finish"
+    if holder is None:
+        order = candidates(view, spec)
+        return ImageState.UNCLAIMED, f"next is {order[0].reason}" if order else "no active node is live"
+    if report is None:
+        return ImageState.STARTING, f"{holder} has just claimed it"
+    if not report.exported:
+        return (ImageState.FAILED, report.error) if report.error else (ImageState.STARTING, f"{holder} is taking it up")
+    down = [f"path {path.tag}: {path.reason}" for path in report.paths if not path.up]
+    if down:
+        return ImageState.DEGRADED, "; ".join(down)
+    return ImageState.SERVING, report.error
