@@ -183,7 +183,7 @@ def _image_status(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, No
     report = next(
         (
             image
-            for image in (reports[holder].images if holder in reports else ())
+            for image in (reports[claim.node].images if claim and claim.node in reports else ())
             if claim is not None and image.uid == spec.uid and image.token == claim.token
         ),
         None,
