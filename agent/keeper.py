@@ -1,0 +1,121 @@
+"""The lease keeper: one thread that renews the lease, proves the claims and writes the tenure's end.
+
+It does nothing else, and shares no lock with anything that can block: neither the cycle, configfs nor RADOS can keep
+it from renewing. The tenure is counted from *before* the keepalive was sent, and a claim counts only when it was
+seen under the lease after that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from agent.clock import boottime
+from agent.tenure import RuntimeDirectory, Tenure
+from gateway.errors import LeaseGone, RbdgateError
+from gateway.timers import Timers
+
+log = structlog.get_logger("keeper")
+
+
+class LeaseStore(Protocol):
+    """What the keeper needs of etcd; each call returns or raises within its deadline."""
+
+    def keepalive(self, lease: int, *, timeout: float) -> float:
+        """Renew the lease; returns its TTL in seconds, raises `LeaseGone` when it is no more."""
+        ...
+
+    def own_claims(self, lease: int, *, timeout: float) -> dict[str, int]:
+        """The claims held under the lease, read linearizably: uid to token."""
+        ...
+
+
+class LeaseKeeper(threading.Thread):
+    """Renews one lease until it is gone or the keeper is told to stop."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        lease: int,
+        *,
+        boot_id: str,
+        timers: Timers,
+        runtime: RuntimeDirectory,
+        on_change: Callable[[], None],
+    ) -> None:
+        super().__init__(name="lease-keeper", daemon=True)
+        self._store, self.lease, self._boot_id = store, lease, boot_id
+        self._timers, self._runtime, self._on_change = timers, runtime, on_change
+        self._tenure = Tenure(boot_id, lease, 0.0)
+        self._wake = threading.Event()
+        self._stop_requested = threading.Event()
+        self._proofs = threading.Condition()
+        self._started = 0
+        self._finished = 0
+        self.gone = False
+
+    @property
+    def tenure(self) -> Tenure:
+        """The last proven tenure; it may be over."""
+        return self._tenure
+
+    def prove(self, timeout: float) -> Tenure:
+        """Renew now and wait for a proof that began after this call; the last tenure if none came in time."""
+        with self._proofs:
+            wanted = self._started + 1
+            self._wake.set()
+            self._proofs.wait_for(lambda: self._finished >= wanted or self.gone, timeout)
+        return self._tenure
+
+    def stop(self) -> None:
+        """End the thread, after one last renewal so that a successor has as long as possible."""
+        self._stop_requested.set()
+        self._wake.set()
+        self.join(2 * self._timers.etcd_call + 1)
+
+    def run(self) -> None:
+        """Renew, sleep, renew; a failure is tried again at once, for the endpoint has changed."""
+        while not self.gone:
+            stopping = self._stop_requested.is_set()
+            self._wake.clear()
+            ok = self._renew()
+            if stopping:
+                return
+            self._wake.wait(self._timers.keepalive_period if ok else 0.1)
+
+    def _renew(self) -> bool:
+        with self._proofs:
+            self._started += 1
+            number = self._started
+        sent = boottime()
+        try:
+            ttl = self._store.keepalive(self.lease, timeout=self._timers.etcd_call)
+            end = sent + min(ttl, self._timers.lease_ttl) - self._timers.tenure_margin
+            claims = self._store.own_claims(self.lease, timeout=self._timers.etcd_call)
+        except LeaseGone:
+            self._end()
+            return False
+        except RbdgateError as error:
+            log.warning("renewal failed", lease=f"{self.lease:x}", error=str(error))
+            return False
+        lost = {uid for uid, token in self._tenure.claims.items() if claims.get(uid) != token}
+        self._tenure = Tenure(self._boot_id, self.lease, end, claims)
+        self._runtime.write_tenure(self._tenure)
+        with self._proofs:
+            self._finished = number
+            self._proofs.notify_all()
+        if lost:
+            self._on_change()
+        return True
+
+    def _end(self) -> None:
+        log.error("lease gone", lease=f"{self.lease:x}")
+        self._tenure = Tenure(self._boot_id, self.lease, 0.0)
+        self._runtime.write_tenure(self._tenure)
+        with self._proofs:
+            self.gone = True
+            self._proofs.notify_all()
+        self._on_change()

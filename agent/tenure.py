@@ -1,0 +1,92 @@
+"""Until when this node may serve, and the files in `/run` that say so to the guard and to the next agent.
+
+All times are seconds on CLOCK_BOOTTIME of this boot; a file of another boot says nothing. The files hold nothing that
+is missed when they are gone: without them the node withdraws and begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Tenure:
+    """A proven right to serve: the lease, the end, and the claims seen under the lease after it was renewed.
+
+    `claims` maps an image's uid to its claim's token. A claim that is not in it may not be served, however long
+    the tenure.
+    """
+
+    boot_id: str
+    lease: int
+    end: float
+    claims: Mapping[str, int] = field(default_factory=dict)
+
+    def runs(self, now: float) -> bool:
+        """Whether the node may serve at this time."""
+        return now < self.end
+
+    def covers(self, uid: str, token: int, now: float) -> bool:
+        """Whether the node may serve this image under this claim at this time."""
+        return self.runs(now) and self.claims.get(uid) == token
+
+
+@dataclass(frozen=True)
+class RuntimeDirectory:
+    """`/run/rbdgate`: what the agent leaves there for the guard and its own successor."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        """The lock that every writer to configfs on this node takes."""
+        return self.path / "configfs.lock"
+
+    def write_tenure(self, tenure: Tenure) -> None:
+        """Replace the tenure's file in one rename, so that a reader sees the old one or the new one."""
+        value = {
+            "boot_id": tenure.boot_id,
+            "lease": tenure.lease,
+            "end": tenure.end,
+            "claims": dict(tenure.claims),
+        }
+        self._replace("tenure", json.dumps(value))
+
+    def read_tenure(self, boot_id: str) -> Tenure | None:
+        """The tenure on file; None if there is none, it is of another boot, or it cannot be read."""
+        try:
+            value = json.loads((self.path / "tenure").read_text())
+            claims = {str(uid): int(token) for uid, token in value["claims"].items()}
+            tenure = Tenure(str(value["boot_id"]), int(value["lease"]), float(value["end"]), claims)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return tenure if tenure.boot_id == boot_id else None
+
+    def drop_tenure(self) -> None:
+        """Forget the tenure: the node does not serve from now on."""
+        (self.path / "tenure").unlink(missing_ok=True)
+
+    def write_guard_sign(self, now: float) -> None:
+        """Leave the guard's sign of life."""
+        self._replace("guard", json.dumps(now))
+
+    def guard_sign(self) -> float | None:
+        """When the guard last gave a sign of life; None if it never did since boot or took it back."""
+        try:
+            return float(json.loads((self.path / "guard").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def drop_guard_sign(self) -> None:
+        """Say that there is no guard now."""
+        (self.path / "guard").unlink(missing_ok=True)
+
+    def _replace(self, name: str, text: str) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary.write_text(text)
+        temporary.rename(self.path / name)
