@@ -1,0 +1,178 @@
+"""The export profile: what every gateway sets on a backstore, a TPG and an ACL, and how far a kernel is from it.
+
+Data and pure comparison only; who reads and writes the files lives in `gateway/lio/`. File names are relative to the
+configfs directory of the object (Documentation/target/tcm_mod_builder.rst, drivers/target/target_core_configfs.c and
+drivers/target/iscsi/iscsi_target_configfs.c of Linux 6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from gateway.model import DeviceAttributes, Identity, ImageSpec, Iqn
+from gateway.observed import Device, Target, Tpg
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One configfs file: what is written to it, and what the kernel shows afterwards if that differs."""
+
+    file: str
+    value: str
+    shown: str = ""
+
+    @property
+    def expected(self) -> str:
+        """The file's text after the write."""
+        return self.shown or self.value
+
+
+ALUA_ACCESS = "alua/default_tg_pt_gp/alua_access_type"
+"""Implicit only: an initiator may not set the state, which stays active/optimized (0), the kernel's default."""
+
+
+def device_settings(attributes: DeviceAttributes) -> tuple[Setting, ...]:
+    """Every setting of a backstore, in the order in which the kernel takes them.
+
+    The UNMAP limits come before `emulate_tpu`, which is refused without them. One UNMAP frees at most 32 MiB, eight
+    objects of RBD's usual 4 MiB, so that it ends well within any time-out; the granularity is krbd's `alloc_size` of
+    64 KiB, below which krbd drops a discard. That is why `unmap_zeroes_data` is 0: LIO would promise zeroes
+    (LBPRZ) for the ends that krbd leaves as they were. One WRITE SAME covers at most one object.
+    """
+    block = attributes.block_size
+    numbers = {
+        "block_size": block,
+        "max_unmap_lba_count": 32 * _MIB // block,
+        "max_unmap_block_desc_count": 32,
+        "unmap_granularity": (64 << 10) // block,
+        "unmap_granularity_alignment": 0,
+        "unmap_zeroes_data": 0,
+        "max_write_same_len": 4 * _MIB // block,
+        "emulate_tpu": attributes.emulate_tpu,
+        "emulate_tpws": attributes.emulate_tpws,
+        "emulate_3pc": attributes.emulate_3pc,
+        "emulate_caw": attributes.emulate_caw,
+        "emulate_fua_write": attributes.emulate_fua_write,
+        "emulate_pr": attributes.emulate_pr,
+        "emulate_write_cache": attributes.emulate_write_cache,
+        "is_nonrot": attributes.is_nonrot,
+    }
+    settings = tuple(Setting(f"attrib/{name}", str(number)) for name, number in numbers.items())
+    return (*settings, Setting(ALUA_ACCESS, "1", "Implicit"))
+
+
+DEVICE_FILES = tuple(setting.file for setting in device_settings(DeviceAttributes()))
+"""The files of a backstore that are read back."""
+
+TPG_SETTINGS = (
+    # Explicit ACLs only, and discovery shows a target to nobody else.
+    Setting("attrib/authentication", "0"),
+    Setting("attrib/generate_node_acls", "0"),
+    Setting("attrib/cache_dynamic_acls", "0"),
+    Setting("attrib/demo_mode_discovery", "0"),
+    Setting("attrib/prod_mode_write_protect", "0"),
+    Setting("attrib/default_cmdsn_depth", "128"),
+    # One connection, no recovery below the session: after a move nothing of the old session exists here, and with
+    # both times at 0 the initiator logs in again at once (RFC 7143 sections 13.15 and 13.16).
+    Setting("param/MaxConnections", "1"),
+    Setting("param/ErrorRecoveryLevel", "0"),
+    Setting("param/DefaultTime2Wait", "0"),
+    Setting("param/DefaultTime2Retain", "0"),
+    # Small writes travel with their command: one round trip less.
+    Setting("param/InitialR2T", "No"),
+    Setting("param/ImmediateData", "Yes"),
+    Setting("param/MaxRecvDataSegmentLength", "262144"),
+    Setting("param/FirstBurstLength", "262144"),
+    Setting("param/MaxBurstLength", "1048576"),
+)
+"""Every setting of a TPG."""
+
+ACL_SETTINGS = (
+    # A silent initiator's session is gone after 15 s; its registrations stay.
+    Setting("attrib/nopin_timeout", "5"),
+    Setting("attrib/nopin_response_timeout", "10"),
+    # At ERL 0 one late Data-Out ends the connection, and the kernel's 3 s is less than one TCP back-off.
+    Setting("attrib/dataout_timeout", "20"),
+)
+"""Every setting of an ACL. They are written before its mapped LUN is linked: a mapped LUN proves that they were."""
+
+
+def differences(spec: ImageSpec, device: Device | None, target: Target | None) -> tuple[str, ...]:
+    """Each way in which what was read is not what the spec demands, one sentence each; empty means complete.
+
+    Which TPGs are enabled and which portals they have is not compared: that is what comes and goes with a path.
+    """
+    return (*_of_device(spec, device), *_of_target(spec, device, target))
+
+
+def _of_device(spec: ImageSpec, device: Device | None) -> Iterator[str]:
+    if device is None:
+        yield f"there is no backstore for image {spec.name}"
+        return
+    if device.name.uid != spec.uid:
+        yield f"backstore {device.name} is another image's, not that of uid {spec.uid}"
+    if not device.enabled:
+        yield f"backstore {device.name} is not enabled"
+    where = f"backstore {device.name}"
+    yield from _compare(where, shown_identity(spec.identity), device.identity)
+    expected = {setting.file: setting.expected for setting in device_settings(spec.attributes)}
+    yield from _compare(where, expected, device.attributes)
+
+
+def shown_identity(identity: Identity) -> dict[str, str]:
+    """What LIO shows for an identity, by the names `Device.identity` uses."""
+    return {
+        "serial": identity.serial,
+        "vendor": identity.vendor,
+        "product": identity.product,
+        "revision": identity.revision,
+    }
+
+
+def _of_target(spec: ImageSpec, device: Device | None, target: Target | None) -> Iterator[str]:
+    iqn = spec.identity.iqn
+    if target is None:
+        yield f"there is no target {iqn}"
+        return
+    if target.iqn != iqn:
+        yield f"target {target.iqn} is not {iqn}"
+    wanted = {path.tag for path in spec.paths}
+    present = {tpg.tag for tpg in target.tpgs}
+    for tag in sorted(wanted - present):
+        yield f"target {iqn} has no TPG {tag}"
+    for tag in sorted(present - wanted):
+        yield f"target {iqn} has a TPG {tag} that no path of the image asks for"
+    for tpg in target.tpgs:
+        if tpg.tag in wanted:
+            yield from _of_tpg(spec, device, tpg)
+
+
+def _of_tpg(spec: ImageSpec, device: Device | None, tpg: Tpg) -> Iterator[str]:
+    where = f"TPG {tpg.tag} of {spec.identity.iqn}"
+    if tpg.device is None:
+        yield f"{where} has no LUN 0 on a backstore of ours"
+    elif device is not None and tpg.device != device.name:
+        yield f"LUN 0 of {where} is backstore {tpg.device}, not {device.name}"
+    yield from _compare(where, {setting.file: setting.expected for setting in TPG_SETTINGS}, tpg.settings)
+    yield from _of_initiators(where, frozenset(spec.initiators), tpg.initiators)
+
+
+def _of_initiators(where: str, wanted: frozenset[Iqn], present: Mapping[Iqn, bool]) -> Iterator[str]:
+    for iqn in sorted(wanted - present.keys()):
+        yield f"{where} has no ACL for {iqn}"
+    for iqn in sorted(present.keys() - wanted):
+        yield f"{where} has an ACL for {iqn}, which is not allowed"
+    for iqn in sorted(wanted & present.keys()):
+        if not present[iqn]:
+            yield f"the ACL of {where} for {iqn} has no mapped LUN 0"
+
+
+def _compare(where: str, expected: Mapping[str, str], shown: Mapping[str, str]) -> Iterator[str]:
+    for name, value in expected.items():
+        if name not in shown:
+            yield f"{where}: {name} cannot be read, it should be {value!r}"
+        elif shown[name] != value:
+            yield f"{where}: {name} is {shown[name]!r}, it should be {value!r}"
