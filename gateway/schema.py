@@ -1,0 +1,246 @@
+"""The stored forms: every value under the prefix as strict JSON, `{"schema": 1, ...}`, and back.
+
+Pure. A form is read whole or not at all: a missing or unknown key, a wrong type or bytes that are no JSON raise
+`BadInput`, a form of a newer version raises `NewerSchema`; each names the key it was read from and the reason.
+What etcd itself knows of a key (its lease, its revisions) is not stored in the value: the reader passes it in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import asdict, fields
+
+from gateway.errors import BadInput
+from gateway.model import (
+    ClusterSettings,
+    DeviceAttributes,
+    FenceIntent,
+    HolderRecord,
+    Identity,
+    ImageName,
+    ImageSpec,
+    Instance,
+    Iqn,
+    Label,
+    LiveNode,
+    Network,
+    NodeState,
+    Path,
+    parse_address,
+)
+from gateway.strict_json import Fields, reading, write_form
+
+
+def write_image(spec: ImageSpec) -> bytes:
+    """The form of `images/<pool>/[<namespace>/]<name>`."""
+    return write_form(
+        name=str(spec.name),
+        uid=spec.uid,
+        image_id=spec.image_id,
+        size=spec.size,
+        identity=asdict(spec.identity) | {"iqn": str(spec.identity.iqn)},
+        paths=[
+            {"tag": p.tag, "address": str(p.address), "network": str(p.network), "port": p.port} for p in spec.paths
+        ],
+        initiators=[str(iqn) for iqn in spec.initiators],
+        attributes=asdict(spec.attributes),
+        deleting=spec.deleting,
+    )
+
+
+def read_image(value: bytes, where: str) -> ImageSpec:
+    """Read an image's spec."""
+    with reading(where, value) as form:
+        return ImageSpec(
+            name=ImageName.parse(form.text("name")),
+            uid=form.text("uid"),
+            image_id=form.text("image_id"),
+            size=form.number("size"),
+            identity=_read_identity(form.inner("identity")),
+            paths=tuple(_read_path(each) for each in form.objects("paths")),
+            initiators=tuple(Iqn(text) for text in form.texts("initiators")),
+            attributes=_read_attributes(form.inner("attributes")),
+            deleting=form.flag("deleting"),
+        )
+
+
+def write_settings(settings: ClusterSettings) -> bytes:
+    """The form of `settings`."""
+    networks = [
+        {"name": str(n.name), "cidr": str(n.cidr), "first": str(n.first), "last": str(n.last)}
+        for n in settings.networks
+    ]
+    return write_form(
+        fsid=settings.fsid,
+        networks=networks,
+        anchor_pool=settings.anchor_pool,
+        iqn_prefix=settings.iqn_prefix,
+        lease_ttl=settings.lease_ttl,
+    )
+
+
+def read_settings(value: bytes, where: str) -> ClusterSettings:
+    """Read the cluster's settings."""
+    with reading(where, value) as form:
+        return ClusterSettings(
+            fsid=form.text("fsid"),
+            networks=tuple(_read_network(each) for each in form.objects("networks")),
+            anchor_pool=form.text("anchor_pool"),
+            iqn_prefix=form.text("iqn_prefix"),
+            lease_ttl=form.number("lease_ttl"),
+        )
+
+
+def write_live(live: LiveNode) -> bytes:
+    """The form of `live/<node>`; the lease is the key's own."""
+    return write_form(
+        node=str(live.name),
+        boot_id=live.boot_id,
+        version=live.version,
+        networks=[str(network) for network in live.networks],
+        instances=[str(instance) for instance in live.instances],
+    )
+
+
+def read_live(value: bytes, where: str, *, lease: int) -> LiveNode:
+    """Read a live node; `lease` is that of its key."""
+    with reading(where, value) as form:
+        return LiveNode(
+            name=Label(form.text("node")),
+            lease=lease,
+            boot_id=form.text("boot_id"),
+            version=form.text("version"),
+            networks=tuple(Label(text) for text in form.texts("networks")),
+            instances=tuple(Instance(text) for text in form.texts("instances")),
+        )
+
+
+def write_node(state: NodeState) -> bytes:
+    """The form of `nodes/<node>`."""
+    return write_form(state=state.value)
+
+
+def read_node(value: bytes, where: str) -> NodeState:
+    """Read what an operator asked of a node."""
+    with reading(where, value) as form:
+        text = form.text("state")
+    try:
+        return NodeState(text)
+    except ValueError:
+        raise BadInput(f"{where}: there is no node state {text!r}") from None
+
+
+def write_record(record: HolderRecord) -> bytes:
+    """The form of `records/<uid>/<instance>`."""
+    return write_form(
+        image_uid=record.image_uid,
+        instance=str(record.instance),
+        node=str(record.node),
+        token=record.token,
+        kind=record.kind,
+    )
+
+
+def read_record(value: bytes, where: str, *, mod_revision: int) -> HolderRecord:
+    """Read a holder record; `mod_revision` is that of its key."""
+    with reading(where, value) as form:
+        record = HolderRecord(
+            image_uid=form.text("image_uid"),
+            instance=Instance(form.text("instance")),
+            node=Label(form.text("node")),
+            token=form.number("token"),
+            kind=form.text("kind"),
+            mod_revision=mod_revision,
+        )
+    if record.kind not in ("krbd", "rados"):
+        raise BadInput(f"{where}: there is no kind of client {record.kind!r}")
+    return record
+
+
+def write_claim(node: Label) -> bytes:
+    """The form of `claims/<uid>`; lease and token are the key's own lease and create revision."""
+    return write_form(node=str(node))
+
+
+def read_claim(value: bytes, where: str) -> Label:
+    """Read which node a claim names."""
+    return _read_one_label(value, where, "node")
+
+
+def write_move(to: Label) -> bytes:
+    """The form of `moves/<uid>`; its revision is the key's own mod revision."""
+    return write_form(to=str(to))
+
+
+def read_move(value: bytes, where: str) -> Label:
+    """Read where an operator wants an image to be."""
+    return _read_one_label(value, where, "to")
+
+
+def write_fence(intent: FenceIntent) -> bytes:
+    """The form of `fences/<instance>`."""
+    return write_form(
+        instance=str(intent.instance),
+        node=None if intent.node is None else str(intent.node),
+        by=str(intent.by),
+        image_uid=intent.image_uid,
+        token=intent.token,
+    )
+
+
+def read_fence(value: bytes, where: str) -> FenceIntent:
+    """Read a fence intent."""
+    with reading(where, value) as form:
+        node = form.optional_text("node")
+        return FenceIntent(
+            instance=Instance(form.text("instance")),
+            node=None if node is None else Label(node),
+            by=Label(form.text("by")),
+            image_uid=form.text("image_uid"),
+            token=form.number("token"),
+        )
+
+
+def _read_one_label(value: bytes, where: str, key: str) -> Label:
+    with reading(where, value) as form:
+        return Label(form.text(key))
+
+
+def _read_identity(form: Fields) -> Identity:
+    identity = Identity(
+        iqn=Iqn(form.text("iqn")),
+        serial=form.text("serial"),
+        vendor=form.text("vendor"),
+        product=form.text("product"),
+        revision=form.text("revision"),
+    )
+    form.finish()
+    return identity
+
+
+def _read_path(form: Fields) -> Path:
+    path = Path(
+        tag=form.number("tag"),
+        address=parse_address(form.text("address")),
+        network=Label(form.text("network")),
+        port=form.number("port"),
+    )
+    form.finish()
+    return path
+
+
+def _read_attributes(form: Fields) -> DeviceAttributes:
+    attributes = DeviceAttributes(**{field.name: form.number(field.name) for field in fields(DeviceAttributes)})
+    form.finish()
+    return attributes
+
+
+def _read_network(form: Fields) -> Network:
+    name, cidr = Label(form.text("name")), form.text("cidr")
+    try:
+        prefix = ipaddress.ip_network(cidr)
+    except ValueError as error:
+        raise BadInput(f"network {name}: {cidr!r} is no network prefix: {error}") from None
+    network = Network(name, prefix, parse_address(form.text("first")), parse_address(form.text("last")))
+    form.finish()
+    return network
