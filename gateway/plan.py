@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import ANCHOR, Device, DeviceName, Kernel, Mapping, Portal, Target
@@ -48,7 +48,8 @@ class Me:
 
     name: Label
     lease: int
-    rados: Instance
+    rados: Instance | None
+    """None while there is no connection to RADOS: what is served goes on, nothing is taken."""
     guarded: bool
 
 
@@ -111,8 +112,9 @@ def export_of(spec: ImageSpec, token: int, kernel: Kernel) -> tuple[Device, Targ
     device, mapping = devices[0], mappings[0]
     if device.name.token != token or device.dev_path != mapping.dev_path or mapping.instance not in anchors:
         return None
-    as_if_allowed = replace(spec, initiators=tuple(sorted(target.tpgs[0].initiators)))
-    return None if differences(as_if_allowed, device, target) else (device, target)
+    as_allowed = dict.fromkeys(spec.initiators, True)
+    tpgs = tuple(replace(tpg, initiators=as_allowed) for tpg in target.tpgs)
+    return None if differences(spec, device, replace(target, tpgs=tpgs)) else (device, target)
 
 
 def plan_nothing(kernel: Kernel) -> Plan:
@@ -127,47 +129,60 @@ def plan_nothing(kernel: Kernel) -> Plan:
         images[uid] = (Teardown(uid, frozenset(t.iqn for t in targets)), *map(Unmap, numbers))
     taken = {step.number for steps in images.values() for step in steps if isinstance(step, Unmap)}
     images |= {f"rbd{m.number}": (Unmap(m.number),) for m in ours if m.number not in taken and not _is_anchor(m)}
-    last: list[Step] = []
+    last: tuple[Step, ...] = ()
     if not images:
-        last = [UnmapAnchor(m.number) for m in ours if _is_anchor(m)]
-        if kernel.cuts - addresses:
-            last.append(Uncut(kernel.cuts - addresses))
+        images = {ANCHOR: tuple(UnmapAnchor(m.number) for m in ours)} if ours else {}
+        last = (Uncut(kernel.cuts - addresses),) if kernel.cuts - addresses else ()
     reasons = dict.fromkeys(images, "this node may not serve now")
-    return Plan(_cut_first(addresses, kernel), images, tuple(last), reasons)
+    return Plan(_cut_first(addresses, kernel), images, last, reasons)
 
 
-def plan(view: ClusterView, kernel: Kernel, me: Me, waited: MappingOf[str, float], stagger: float) -> Plan:
-    """What this node, a member with a running lease, does now.
+@dataclass(frozen=True)
+class Situation:
+    """All that a plan rests on.
 
     `waited` tells for each image nobody claims how many seconds ago that was first seen; `stagger` is how many of
-    them each place in the placement order waits.
+    them each place in the placement order waits. `busy` are images whose steps of an earlier turn still run: what is
+    seen of them is halfway, so nothing is decided for them.
     """
-    return _Planner(view, kernel, me, waited, stagger).plan()
+
+    view: ClusterView
+    kernel: Kernel
+    me: Me
+    waited: MappingOf[str, float] = field(default_factory=dict)
+    stagger: float = 1.0
+    busy: AbstractSet[str] = frozenset()
+
+
+def plan(situation: Situation) -> Plan:
+    """What this node, a member with a running lease, does now."""
+    return _Planner(situation).plan()
 
 
 class _Planner:
-    """One planning: gathers steps per image; the public functions above are the door."""
+    """One planning: gathers steps per image; the function above is its door."""
 
-    def __init__(
-        self, view: ClusterView, kernel: Kernel, me: Me, waited: MappingOf[str, float], stagger: float
-    ) -> None:
-        self.view, self.kernel, self.me, self.waited, self.stagger = view, kernel, me, waited, stagger
-        self.anchor = anchor_of(kernel, view.settings.anchor_pool)
+    def __init__(self, situation: Situation) -> None:
+        self.view, self.kernel, self.me, self.busy = situation.view, situation.kernel, situation.me, situation.busy
+        self.waited, self.stagger = situation.waited, situation.stagger
+        self.anchor = anchor_of(self.kernel, self.view.settings.anchor_pool)
         self.cut: set[Address] = set()
         self.images: dict[str, tuple[Step, ...]] = {}
         self.reasons: dict[str, str] = {}
-        self.held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == me.lease}
+        self.held = {uid: claim.token for uid, claim in self.view.claims.items() if claim.lease == self.me.lease}
 
     def plan(self) -> Plan:
         for spec in self.view.images.values():
             self._plan_image(spec)
         self._plan_unknown()
-        first = _cut_first(self.cut, self.kernel)
         if self.anchor is None:
-            first += (MapAnchor(_next_generation(self.kernel)),)
-        return Plan(first, {uid: s for uid, s in self.images.items() if s}, self._last(), self.reasons)
+            self.images[ANCHOR] = (MapAnchor(_next_generation(self.kernel)),)
+        images = {uid: steps for uid, steps in self.images.items() if steps}
+        return Plan(_cut_first(self.cut, self.kernel), images, self._last(), self.reasons)
 
     def _plan_image(self, spec: ImageSpec) -> None:
+        if spec.uid in self.busy:
+            return
         token = self.held.get(spec.uid)
         if token is None:
             steps = self._withdraw(spec)
@@ -186,8 +201,8 @@ class _Planner:
         export = export_of(spec, token, self.kernel)
         if export is not None:
             return self._keep(spec, token, export[1])
-        if self.anchor is None:
-            self.reasons[spec.uid] = "waiting for this node's client instance (the anchor is not mapped)"
+        if self.anchor is None or self.me.rados is None:
+            self.reasons[spec.uid] = "waiting for this node's clients of RADOS"
             return self._withdraw(spec)
         self.reasons[spec.uid] = f"held under claim {token}, not exported under it yet"
         opened = [OpenPath(spec, w.path, token) for w in self._wishes(spec) if w.down_because is None]
@@ -214,7 +229,8 @@ class _Planner:
             elif wish.down_because is not None and self._is_partly_up(spec, wish.path):
                 steps.append(ClosePath(spec, wish.path, wish.down_because))
         recorded = {r.instance for r in self.view.records if r.image_uid == spec.uid and r.token == token}
-        if self.anchor is not None and not {self.anchor.instance, self.me.rados} <= recorded:
+        present = {self.anchor.instance, self.me.rados} if self.anchor and self.me.rados else set[Instance]()
+        if not present <= recorded:
             steps.append(RefreshHold(spec, token))
         if steps:
             self.reasons[spec.uid] = "exported, and not yet as it should be"
@@ -244,8 +260,13 @@ class _Planner:
         return (*steps, *(Unmap(m.number) for m in mappings))
 
     def _claim(self, spec: ImageSpec) -> tuple[Step, ...]:
-        if spec.uid in self.view.claims or spec.deleting or self.anchor is None or not self.me.guarded:
+        if spec.uid in self.view.claims or spec.deleting or not self.me.guarded:
             return ()
+        if self.anchor is None or self.me.rados is None:
+            return ()
+        word = self.view.live.get(self.me.name)
+        if word is None or not {self.anchor.instance, self.me.rados} <= set(word.instances):
+            return ()  # others must be able to tell this node's instances before it opens anything
         for rank, candidate in enumerate(candidates(self.view, spec)):
             if candidate.node == self.me.name and self.waited.get(spec.uid, 0.0) >= rank * self.stagger:
                 revision = self.view.revisions[spec.name]
@@ -260,7 +281,7 @@ class _Planner:
         """
         known = {spec.uid for spec in self.view.images.values()}
         spoken_for: set[str] = set()
-        for uid in {device.name.uid for device in self.kernel.devices} - known:
+        for uid in {device.name.uid for device in self.kernel.devices} - known - self.busy:
             devices = self.kernel.devices_of(uid)
             spoken_for |= {device.dev_path for device in devices}
             if uid in self.held and all(device.name.token == self.held[uid] for device in devices):
@@ -279,7 +300,8 @@ class _Planner:
 
     def _addresses_in_use(self, known: AbstractSet[str]) -> set[Address]:
         """Addresses that may be on this node: those of images held here, and of unreadable ones left alone."""
-        used = {p.address for spec in self.view.images.values() if spec.uid in self.held for p in spec.paths}
+        keep = self.busy | set(self.held)
+        used = {p.address for spec in self.view.images.values() if spec.uid in keep for p in spec.paths}
         for uid in set(self.held) - known:
             used |= _portal_addresses(_targets_of(uid, self.kernel))
         return used

@@ -52,8 +52,6 @@ class Timers:
     """krbd's bound on one request: bounds a withdrawal; it stays above OSD failure detection and peering (30 s)."""
     turn_period: float = 5.0
     """How often the agent looks at everything when nothing woke it."""
-    turn_bound: float = 3.0
-    """How long a turn waits for its images before it goes on with those that are done."""
     claim_stagger: float = 1.0
     """How much longer each next node in the placement order waits before it claims an image nobody claims."""
     retry_first: float = 1.0
@@ -102,5 +100,4 @@ class Timers:
                 f"lease_ttl + rados_operation is more than half of the initiators' {INITIATOR_REPLACEMENT:.0f} s",
             ),
             (self.retry_first <= self.retry_last, "retry_first exceeds retry_last"),
-            (self.turn_bound <= self.turn_period, "turn_bound exceeds turn_period"),
         )

@@ -1,0 +1,206 @@
+"""The cycle: observe, plan, apply, report, once a turn, for as long as the agent lives.
+
+Every turn reads both sides anew; the next turn is the retry. A read of etcd that failed is *unknown*: what is served
+goes on for as long as the tenure runs, nothing is taken. When the tenure is over the plan is towards nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from agent.clock import boottime
+from agent.membership import Membership, NotYet
+from agent.notify import notify
+from agent.wakeups import Wake
+from agent.workers import Workers
+from gateway.apply import Hands, apply
+from gateway.errors import Blocklisted, RbdgateError, TenureOver
+from gateway.model import ClusterView, Label
+from gateway.observed import Kernel
+from gateway.plan import Me, Situation, export_of, path_is_up, path_wishes, plan, plan_nothing
+from gateway.report import ImageReport, NodeReport, PathReport
+from gateway.steps import Claim, Plan, Step
+from gateway.timers import Timers
+
+log = structlog.get_logger("cycle")
+
+GUARD_STALE = 5.0
+"""A guard whose sign of life is older than this, in seconds, is taken for dead."""
+
+
+class Observer(Protocol):
+    """Reads this node's kernel; raises when any part of it is unknown."""
+
+    def observe(self, view: ClusterView | None) -> Kernel:
+        """The whole node at one look; the view tells which networks and addresses to look for."""
+        ...
+
+
+@dataclass
+class Turn:
+    """What one turn saw and decided, for the report and the tests."""
+
+    view: ClusterView | None
+    kernel: Kernel
+    plan: Plan
+
+
+class Cycle:
+    """Turns until told to stop. All waiting is in `run`, all I/O in its rooms."""
+
+    def __init__(
+        self,
+        *,
+        node: Label,
+        version: str,
+        timers: Timers,
+        membership: Membership,
+        observer: Observer,
+        workers: Workers,
+        wake: Wake,
+        guard_sign: Callable[[], float | None],
+    ) -> None:
+        self._node, self._version, self._timers = node, version, timers
+        self._membership, self._observer, self._workers = membership, observer, workers
+        self._wake, self._guard_sign = wake, guard_sign
+        self._unclaimed_since: dict[str, float] = {}
+        self._published: bytes | None = None
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """End after the present turn, leaving everything as it is for a successor."""
+        self._stop.set()
+        self._wake.set("stop")
+
+    def run(self) -> None:
+        """Turn by turn; a turn that fails is logged and the next one tries again."""
+        while not self._stop.is_set():
+            pause = self._timers.turn_period
+            try:
+                turn = self.turn()
+                if turn is None or not turn.plan.empty:
+                    pause = min(pause, self._workers.next_retry(boottime(), pause))
+            except RbdgateError as error:
+                log.warning("turn failed", error=str(error), kind=type(error).__name__)
+                notify(STATUS=f"last turn failed: {error}")
+                pause = self._timers.retry_first
+            notify(WATCHDOG="1")
+            self._wake.wait(max(0.05, pause))
+
+    def turn(self) -> Turn | None:
+        """One turn; None if this node could not become a member yet."""
+        view = self._view()
+        kernel = self._observer.observe(view)
+        try:
+            self._membership.ensure(view, kernel)
+        except NotYet as reason:
+            turn = Turn(view, kernel, plan_nothing(kernel) if reason.withdraw else Plan((), {}, (), {}))
+            self._carry_out(turn)
+            self._say(f"not serving: {reason}")
+            return turn
+        if not self._membership.tenure.runs(boottime()):
+            turn = Turn(view, kernel, plan_nothing(kernel))
+        elif view is None:
+            self._say("etcd does not answer; serving what is held while the tenure runs")
+            return None
+        else:
+            situation = Situation(
+                view=view,
+                kernel=kernel,
+                me=self._me(),
+                waited=self._waited(view, boottime()),
+                stagger=self._timers.claim_stagger,
+                busy=self._workers.busy(),
+            )
+            turn = Turn(view, kernel, plan(situation))
+        self._carry_out(turn)
+        self._report(turn)
+        return turn
+
+    def _view(self) -> ClusterView | None:
+        try:
+            return self._membership.store.view()
+        except RbdgateError as error:
+            log.warning("etcd not read", error=str(error), kind=type(error).__name__)
+            return None
+
+    def _me(self) -> Me:
+        sign = self._guard_sign()
+        guarded = sign is not None and boottime() - sign < GUARD_STALE
+        return Me(self._node, self._membership.tenure.lease, self._membership.rados_instance(), guarded)
+
+    def _waited(self, view: ClusterView, now: float) -> dict[str, float]:
+        unclaimed = {spec.uid for spec in view.images.values()} - set(view.claims)
+        self._unclaimed_since = {uid: self._unclaimed_since.get(uid, now) for uid in unclaimed}
+        return {uid: now - since for uid, since in self._unclaimed_since.items()}
+
+    def _carry_out(self, turn: Turn) -> None:
+        hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, boottime()))
+        for step in turn.plan.first:
+            log.info("step", step=type(step).__name__, all=True)
+            apply(step, hands)
+        for key, steps in turn.plan.images.items():
+            self._workers.submit(key, lambda key=key, steps=steps: self._carry_out_image(key, steps, hands))
+        if not self._workers.busy():
+            for step in turn.plan.last:
+                apply(step, hands)
+
+    def _carry_out_image(self, key: str, steps: tuple[Step, ...], hands: Hands) -> None:
+        for step in steps:
+            began = boottime()
+            try:
+                apply(step, hands)
+            except Blocklisted as error:
+                self._membership.resign(str(error))
+                raise
+            except TenureOver:
+                self._membership.prove()
+                raise
+            log.info("step", image=key, step=type(step).__name__, seconds=round(boottime() - began, 3))
+            if isinstance(step, Claim):
+                self._membership.prove()
+        if steps:
+            self._wake.set("image")
+
+    def _report(self, turn: Turn) -> None:
+        if turn.view is None:
+            self._say("the tenure is over; withdrawing")
+            return
+        report = self._node_report(turn.view, turn.kernel)
+        value = report.to_json()
+        if value != self._published:
+            try:
+                self._membership.publish(value)
+            except RbdgateError as error:
+                log.warning("report not published", error=str(error))
+                return
+            self._published = value
+        self._say(report.sentence)
+
+    def _node_report(self, view: ClusterView, kernel: Kernel) -> NodeReport:
+        held = {u: c.token for u, c in view.claims.items() if c.lease == self._membership.tenure.lease}
+        images = []
+        for uid, token in sorted(held.items()):
+            spec = view.spec_of(uid)
+            error = self._workers.error(uid) or ""
+            if spec is None:
+                images.append(ImageReport(uid, token, bool(kernel.devices_of(uid)), (), "its spec cannot be read"))
+                continue
+            exported = export_of(spec, token, kernel) is not None
+            paths = tuple(
+                PathReport(w.path.tag, up, "" if up else (w.down_because or error or "being brought up"))
+                for w in path_wishes(spec, kernel, guarded=self._me().guarded)
+                for up in (path_is_up(spec, w.path, kernel),)
+            )
+            images.append(ImageReport(uid, token, exported, paths, error))
+        served = sum(1 for image in images if image.exported and all(path.up for path in image.paths))
+        sentence = f"holds {len(images)} of {len(view.images)} images, {served} with all paths up"
+        return NodeReport(self._node, self._version, sentence, tuple(images))
+
+    def _say(self, sentence: str) -> None:
+        notify(STATUS=sentence)

@@ -1,0 +1,155 @@
+"""The guard: outlives the agent and takes this node's portals down when the tenure is over.
+
+It reads the tenure's end from `/run`, and when that has passed (and a short grace for the agent to do it itself) it
+cuts first, for all portals at once, and then withdraws image by image until the kernel holds nothing of ours. Whether
+the agent is dead, stopped, hung or just slow does not matter to it. It never starts to serve anything.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from agent.clock import boottime
+from agent.notify import notify
+from agent.tenure import RuntimeDirectory
+from agent.workers import Workers
+from gateway.errors import RbdgateError, Stuck
+from gateway.kernel import NodeKernel
+from gateway.observed import Kernel
+from gateway.plan import plan_nothing
+from gateway.steps import Step, Teardown, Uncut, Unmap, UnmapAnchor
+from gateway.timers import Timers
+
+log = structlog.get_logger("guard")
+
+SIGN_PERIOD = 1.0
+"""How often the guard says that it lives, in seconds; the agent calls it dead after five of them."""
+
+LOOK_AGAIN = 5.0
+"""How often a node that may not serve and holds nothing is looked at again, in seconds."""
+
+
+class Guard:
+    """Watches one node's tenure."""
+
+    def __init__(
+        self,
+        *,
+        boot_id: str,
+        timers: Timers,
+        runtime: RuntimeDirectory,
+        kernel: NodeKernel,
+        workers: Workers,
+    ) -> None:
+        self._boot_id, self._timers, self._runtime = boot_id, timers, runtime
+        self._kernel, self._workers = kernel, workers
+        self._stop = threading.Event()
+        self._acting = False
+        self._signed = 0.0
+        self._look_at = 0.0
+
+    def stop(self) -> None:
+        """End the watch; the unit's ExecStopPost cuts, for nobody watches then."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Look, act if need be, sleep a little, until told to stop."""
+        notify(READY="1", STATUS="watching")
+        while not self._stop.is_set():
+            now = boottime()
+            if now - self._signed >= SIGN_PERIOD:
+                self._runtime.write_guard_sign(now)
+                self._signed = now
+                notify(WATCHDOG="1")
+            try:
+                self.look(now)
+            except RbdgateError as error:
+                log.warning("withdrawal goes on", error=str(error), kind=type(error).__name__)
+            self._stop.wait(self._timers.guard_period)
+        self._runtime.drop_guard_sign()
+
+    def look(self, now: float) -> None:
+        """One look at the tenure, and one act of withdrawal if it is over."""
+        tenure = self._runtime.read_tenure(self._boot_id)
+        if tenure is not None and now < tenure.end + self._timers.guard_grace:
+            if self._acting:
+                log.info("tenure runs again")
+                notify(STATUS="watching")
+            self._acting, self._look_at = False, 0.0
+            return
+        if now < self._look_at:
+            return
+        self._cut_all()
+        kernel = self._kernel.observe(None)
+        if self._withdraw(kernel):
+            self._look_at = now + LOOK_AGAIN
+            notify(STATUS="the tenure is over and nothing is served here")
+
+    def _cut_all(self) -> None:
+        addresses = self._kernel.portal_addresses()
+        if addresses:
+            log.warning("tenure over: cutting", portals=len(addresses))
+            self._acting = True
+            self._kernel.cut(addresses)
+            self._kernel.remove_addresses(addresses)
+
+    def _withdraw(self, kernel: Kernel) -> bool:
+        """Go on towards nothing; returns whether nothing is left."""
+        plan = plan_nothing(kernel)
+        for key, steps in plan.images.items():
+            self._workers.submit(key, lambda key=key, steps=steps: self._take_down(key, steps))  # type: ignore[misc]
+        if not plan.images and not self._workers.busy():
+            for step in plan.last:
+                if isinstance(step, Uncut):
+                    self._kernel.uncut(step.addresses)
+        return plan.empty
+
+    def _take_down(self, key: str, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            log.info("step", image=key, step=type(step).__name__)
+            try:
+                self._take(step)
+            except Stuck:
+                self._end_lock_holder()
+                raise
+
+    def _take(self, step: Step) -> None:
+        if isinstance(step, Teardown):
+            self._kernel.teardown(step.uid, step.iqns)
+        elif isinstance(step, Unmap | UnmapAnchor):
+            self._kernel.unmap(step.number)
+
+    def _end_lock_holder(self) -> None:
+        """End a process that keeps the lock on configfs past the tenure: stopped or hung, it may not serve anyway."""
+        holder = self._kernel.lock.holder()
+        if holder is None or holder.pid == os.getpid() or not _is_agent(holder.pid):
+            return
+        log.error("ending the process that keeps the configfs lock", pid=holder.pid)
+        try:
+            os.kill(holder.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def _is_agent(pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"rbdgate" in command
+
+
+def withdraw_once(kernel: NodeKernel, clock: Callable[[], float], bound: float) -> None:
+    """Cut every portal of this node at once and take the addresses off; the guard's unit runs this when it stops."""
+    deadline = clock() + bound
+    addresses = kernel.portal_addresses()
+    while addresses and clock() < deadline:
+        kernel.cut(addresses)
+        kernel.remove_addresses(addresses)
+        addresses = kernel.portal_addresses()

@@ -1,0 +1,110 @@
+"""`rbdgate-agent`: the agent (`run`), its guard (`guard`) and the guard's last act (`cut`)."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from agent.clock import boot_id, boottime
+from agent.tenure import RuntimeDirectory
+from gateway.errors import RbdgateError, Refused
+from gateway.settings import Settings
+
+CUT_BOUND = 10.0
+"""How long the guard's last act may try, in seconds."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the daemons; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="rbdgate-agent", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=("run", "guard", "cut"), default="run")
+    parser.add_argument("--settings", type=Path, help="the settings file (default: /etc/rbdgate/rbdgate.toml)")
+    chosen = parser.parse_args(arguments)
+    _set_up_log()
+    try:
+        settings = Settings.load(chosen.settings)
+        runtime = RuntimeDirectory(Path(settings.runtime_directory))
+        if chosen.command == "run":
+            return _run_agent(settings, runtime)
+        return _run_guard(settings, runtime) if chosen.command == "guard" else _cut(settings, runtime)
+    except RbdgateError as error:
+        structlog.get_logger("main").error("cannot go on", error=str(error), kind=type(error).__name__)
+        return 1
+
+
+def _set_up_log() -> None:
+    """One event a line, `key=value`, on standard error; journald adds the time and the priority stays in `level`."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["level", "event", "image", "path", "reason"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _run_agent(settings: Settings, runtime: RuntimeDirectory) -> int:
+    lock = _only_one(runtime, "agent")
+    from agent.assembly import assemble  # noqa: PLC0415 - slow imports come after the lease was taken up
+
+    with assemble(settings, runtime, boot_id()) as cycle:
+        signal.signal(signal.SIGTERM, lambda *_: cycle.stop())
+        signal.signal(signal.SIGINT, lambda *_: cycle.stop())
+        cycle.run()
+    os.close(lock)
+    return 0
+
+
+def _run_guard(settings: Settings, runtime: RuntimeDirectory) -> int:
+    from agent.guard import Guard  # noqa: PLC0415 - each command imports its own rooms only
+    from agent.workers import Workers  # noqa: PLC0415
+    from gateway.kernel import NodeKernel  # noqa: PLC0415
+
+    lock = _only_one(runtime, "guard-process")
+    timers = settings.timers
+    guard = Guard(
+        boot_id=boot_id(),
+        timers=timers,
+        runtime=runtime,
+        kernel=NodeKernel.of(settings, runtime.lock),
+        workers=Workers(threads=8, retry_first=timers.retry_first, retry_last=timers.retry_first, on_done=lambda: None),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: guard.stop())
+    signal.signal(signal.SIGINT, lambda *_: guard.stop())
+    guard.run()
+    os.close(lock)
+    return 0
+
+
+def _cut(settings: Settings, runtime: RuntimeDirectory) -> int:
+    from agent.guard import withdraw_once  # noqa: PLC0415
+    from gateway.kernel import NodeKernel  # noqa: PLC0415
+
+    runtime.drop_guard_sign()
+    withdraw_once(NodeKernel.of(settings, runtime.lock), boottime, CUT_BOUND)
+    return 0
+
+
+def _only_one(runtime: RuntimeDirectory, name: str) -> int:
+    """Hold a lock for the life of the process, so that a second daemon of the kind on this node refuses to start."""
+    runtime.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(runtime.path / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Refused(f"an rbdgate {name} runs on this node already; stop it first") from None
+    return descriptor
+
+
+if __name__ == "__main__":
+    sys.exit(main())

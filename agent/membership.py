@@ -1,0 +1,195 @@
+"""This node's membership: the lease and its keeper, the connection to RADOS, and the node's word in etcd.
+
+One membership is one lease and one set of client instances. A successor of the agent on the same boot takes the lease
+up from `/run` without touching a session. When the lease is gone or an instance is blocklisted, everything of ours is
+withdrawn from the kernel first; only then a new lease is asked for, with new instances.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from gateway.store.cluster import ClusterStore
+
+from agent.keeper import LeaseKeeper, LeaseStore
+from agent.storage import StorageLink
+from agent.tenure import RuntimeDirectory, Tenure
+from gateway.apply import Hands, KernelDoor
+from gateway.errors import AlreadyExists, NotFound, RbdgateError
+from gateway.model import ClusterView, Instance, Label, LiveNode
+from gateway.observed import Kernel
+from gateway.plan import anchor_of, plan_nothing
+from gateway.timers import Timers
+
+log = structlog.get_logger("membership")
+
+
+class NotYet(Exception):
+    """Why this node is no member now; `withdraw` says that its kernel must be emptied first."""
+
+    def __init__(self, reason: str, *, withdraw: bool = False) -> None:
+        super().__init__(reason)
+        self.withdraw = withdraw
+
+
+class Leases(LeaseStore, Protocol):
+    """What the membership needs of etcd beside the keeper's calls."""
+
+    def grant(self, ttl: int) -> int:
+        """A new lease's id."""
+        ...
+
+    def revoke(self, lease: int) -> None:
+        """End a lease and all that stands under it."""
+        ...
+
+
+class Membership:
+    """Joins, stays and leaves; the cycle asks it before every plan."""
+
+    def __init__(
+        self,
+        *,
+        node: Label,
+        version: str,
+        boot_id: str,
+        timers: Timers,
+        store: ClusterStore,
+        leases: Leases,
+        link: StorageLink,
+        kernel: KernelDoor,
+        runtime: RuntimeDirectory,
+        on_change: Callable[[str], None],
+    ) -> None:
+        self.store = store
+        self._node, self._version, self._boot_id, self._timers = node, version, boot_id, timers
+        self._leases, self._link, self._kernel, self._runtime = leases, link, kernel, runtime
+        self._on_change = on_change
+        self._keeper: LeaseKeeper | None = None
+        self._resigned: str | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def tenure(self) -> Tenure:
+        """The proven tenure; over when there is none or this node has resigned."""
+        keeper = self._keeper
+        if keeper is None or self._resigned is not None:
+            return Tenure(self._boot_id, keeper.lease if keeper else 0, 0.0)
+        return keeper.tenure
+
+    def adopt(self) -> bool:
+        """Go on with the lease that a predecessor left in `/run` on this boot; the keeper finds out if it lives."""
+        tenure = self._runtime.read_tenure(self._boot_id)
+        if tenure is None or tenure.end <= 0:
+            return False
+        log.info("taking up the lease of a former agent", lease=f"{tenure.lease:x}")
+        self._start_keeper(tenure.lease)
+        return True
+
+    def ensure(self, view: ClusterView | None, kernel: Kernel) -> None:
+        """Be a member or raise `NotYet`; also keeps the node's word in etcd true."""
+        keeper = self._keeper
+        if keeper is not None and (keeper.gone or self._resigned is not None):
+            self._leave(keeper, kernel)
+            keeper = None
+        if keeper is None:
+            if not plan_nothing(kernel).empty:
+                raise NotYet("withdrawing what an earlier membership left in the kernel", withdraw=True)
+            self._begin(view, kernel)
+        if view is not None:
+            self._speak(view, kernel)
+
+    def resign(self, reason: str) -> None:
+        """Give the membership up: this node serves nothing more under its present instances."""
+        with self._lock:
+            if self._resigned is None:
+                log.error("resigning", reason=reason)
+                self._resigned = reason
+        self._on_change("resigned")
+
+    def prove(self) -> None:
+        """Have the tenure and the claims proven anew, waiting as long as one etcd call may take."""
+        if self._keeper is not None:
+            self._keeper.prove(self._timers.etcd_call)
+
+    def stop(self) -> None:
+        """Stop renewing, leaving lease and claims to a successor."""
+        if self._keeper is not None:
+            self._keeper.stop()
+
+    def rados_instance(self) -> Instance | None:
+        """The instance of this node's RADOS client, if it is connected."""
+        return self._link.instance
+
+    def hands(self, permit: Callable[[str, int], bool]) -> Hands:
+        """What this turn's steps work with."""
+        return Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
+
+    def publish(self, report: bytes) -> None:
+        """Write the node's report under its lease."""
+        self.store.publish_status(self._node, self.tenure.lease, report)
+
+    def _begin(self, view: ClusterView | None, kernel: Kernel) -> None:
+        if view is None:
+            raise NotYet("etcd does not answer, or the cluster is not initialised (`rbdgate cluster init`)")
+        other = view.live.get(self._node)
+        if other is not None:
+            raise NotYet(
+                f"node {self._node} is live under another lease ({other.lease:x}): an earlier lease of this node has"
+                " not run out yet, or a second machine has the same node name"
+            )
+        lease = self._leases.grant(view.settings.lease_ttl)
+        try:
+            self.store.join(self._word(lease, view, kernel))
+        except (AlreadyExists, NotFound) as error:
+            self._leases.revoke(lease)
+            raise NotYet(str(error)) from error
+        self._start_keeper(lease)
+        self.prove()
+
+    def _start_keeper(self, lease: int) -> None:
+        self._resigned = None
+        self._keeper = LeaseKeeper(
+            self._leases,
+            lease,
+            boot_id=self._boot_id,
+            timers=self._timers,
+            runtime=self._runtime,
+            on_change=lambda: self._on_change("lease"),
+        )
+        self._keeper.start()
+
+    def _leave(self, keeper: LeaseKeeper, kernel: Kernel) -> None:
+        """End a membership whose lease is gone or that was resigned, once nothing of it is left in the kernel."""
+        keeper.stop()
+        self._runtime.drop_tenure()
+        if not plan_nothing(kernel).empty:
+            raise NotYet(self._resigned or "the lease is gone; withdrawing everything", withdraw=True)
+        if not keeper.gone:
+            try:
+                self._leases.revoke(keeper.lease)
+            except RbdgateError as error:
+                raise NotYet(f"the lease of the former membership could not be ended: {error}") from error
+        self._link.renew()
+        self._keeper, self._resigned = None, None
+
+    def _speak(self, view: ClusterView, kernel: Kernel) -> None:
+        word = self._word(self.tenure.lease, view, kernel)
+        if self.tenure.lease and view.live.get(self._node) != word:
+            self.store.refresh_live(word)
+            self._on_change("live")
+
+    def _word(self, lease: int, view: ClusterView, kernel: Kernel) -> LiveNode:
+        anchor = anchor_of(kernel, view.settings.anchor_pool)
+        instances = {i for i in (anchor.instance if anchor else None, self._link.instance) if i is not None}
+        return LiveNode(
+            name=self._node,
+            lease=lease,
+            boot_id=self._boot_id,
+            version=self._version,
+            networks=tuple(sorted(n for n, interface in kernel.networks.items() if interface.up)),
+            instances=tuple(sorted(instances)),
+        )

@@ -1,0 +1,216 @@
+"""The act: carries out one step of a plan. No policy here; what a step did is read back by the next observation.
+
+The takeover's middle (DESIGN.md (c) to (e)) is one step, `TakeHold`, because each of its acts rests on what the one
+before has read: who may have the image open is read *after* the claim was won, exactly those are fenced, and the
+header is swapped against exactly the holder that was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from gateway import steps as words
+from gateway.errors import FenceUnconfirmed, StorageUnavailable, TenureOver
+from gateway.images.header import Holder
+from gateway.model import (
+    Address,
+    FenceIntent,
+    HolderRecord,
+    ImageSpec,
+    Instance,
+    Iqn,
+    Label,
+    Path,
+)
+from gateway.model import Claim as ClaimValue
+from gateway.observed import DeviceName
+
+
+@dataclass(frozen=True)
+class Openers:
+    """Who may have an image open, as the image itself tells: its holder xattr, header watchers and lock owners."""
+
+    holder: Holder | None
+    instances: frozenset[Instance]
+
+
+class Store(Protocol):
+    """What a step writes to etcd; every call is guarded by the claim's create revision."""
+
+    def claim(self, spec: ImageSpec, revision: int, node: Label, lease: int) -> ClaimValue: ...
+    def records_of(self, uid: str) -> tuple[HolderRecord, ...]: ...
+    def add_records(self, uid: str, token: int, records: tuple[HolderRecord, ...]) -> None: ...
+    def drop_records(self, uid: str, records: tuple[HolderRecord, ...]) -> None: ...
+    def write_fence(self, intents: tuple[FenceIntent, ...], uid: str, token: int) -> None: ...
+    def drop_fences(self, intents: tuple[FenceIntent, ...]) -> None: ...
+    def release(self, uid: str, token: int, records: tuple[HolderRecord, ...]) -> None: ...
+    def finish_move(self, uid: str, revision: int) -> None: ...
+    def live_instances(self) -> Mapping[Instance, Label]: ...
+
+
+class Storage(Protocol):
+    """What a step asks of RADOS."""
+
+    @property
+    def instance(self) -> Instance: ...
+    def openers(self, spec: ImageSpec) -> Openers: ...
+    def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None: ...
+    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None: ...
+    def refresh(self, spec: ImageSpec, mine: Holder) -> None: ...
+    def release(self, spec: ImageSpec, token: int) -> None: ...
+
+
+class KernelDoor(Protocol):
+    """What a step does to this node's kernel."""
+
+    def cut(self, addresses: frozenset[Address]) -> None: ...
+    def uncut(self, addresses: frozenset[Address]) -> None: ...
+    def remove_addresses(self, addresses: frozenset[Address]) -> None: ...
+    def teardown(self, uid: str, iqns: frozenset[Iqn]) -> None: ...
+    def unmap(self, number: int) -> None: ...
+    def map_anchor(self, generation: int) -> None: ...
+    def anchor_instance(self) -> Instance: ...
+    def map_image(self, spec: ImageSpec) -> None: ...
+    def build(self, spec: ImageSpec, device: DeviceName) -> None: ...
+    def open_path(self, spec: ImageSpec, path: Path) -> None: ...
+    def close_path(self, spec: ImageSpec, path: Path) -> None: ...
+    def set_initiators(self, spec: ImageSpec, add: frozenset[Iqn], remove: frozenset[Iqn]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Everything a step may touch. `permit(uid, token)` tells whether the tenure covers serving that image now."""
+
+    node: Label
+    lease: int
+    store: Store
+    storage: Storage | None
+    kernel: KernelDoor
+    permit: Callable[[str, int], bool]
+
+
+def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one flat table of words and acts
+    """Carry out one step; raises what its room raises, with nothing half decided left behind."""
+    kernel, store = hands.kernel, hands.store
+    match step:
+        case words.Cut():
+            kernel.cut(step.addresses)
+        case words.Uncut():
+            kernel.uncut(step.addresses)
+        case words.RemoveAddresses():
+            kernel.remove_addresses(step.addresses)
+        case words.Teardown():
+            kernel.teardown(step.uid, step.iqns)
+        case words.Unmap() | words.UnmapAnchor():
+            kernel.unmap(step.number)
+        case words.MapAnchor():
+            kernel.map_anchor(step.generation)
+        case words.Claim():
+            store.claim(step.spec, step.revision, hands.node, hands.lease)
+        case words.TakeHold():
+            _permit(hands, step.spec, step.token)
+            _take_hold(step, hands)
+        case words.Map():
+            kernel.map_image(step.spec)
+        case words.Build():
+            kernel.build(step.spec, step.device)
+        case words.OpenPath():
+            _permit(hands, step.spec, step.token)
+            kernel.open_path(step.spec, step.path)
+        case words.ClosePath():
+            kernel.close_path(step.spec, step.path)
+        case words.SetInitiators():
+            kernel.set_initiators(step.spec, step.add, step.remove)
+        case words.RefreshHold():
+            _permit(hands, step.spec, step.token)
+            _refresh_hold(step, hands)
+        case words.Release():
+            _release(step, hands)
+        case words.FinishMove():
+            store.finish_move(step.uid, step.revision)
+        case words.DropRecords():
+            for uid in {record.image_uid for record in step.records}:
+                store.drop_records(uid, tuple(r for r in step.records if r.image_uid == uid))
+        case words.DropFences():
+            store.drop_fences(step.intents)
+
+
+def _storage(hands: Hands) -> Storage:
+    if hands.storage is None:
+        raise StorageUnavailable(
+            "this node has no connection to Ceph; see the log of rbdgate-agent"
+        )
+    return hands.storage
+
+
+def _permit(hands: Hands, spec: ImageSpec, token: int) -> None:
+    if not hands.permit(spec.uid, token):
+        raise TenureOver(f"image {spec.name}: this node's tenure does not cover claim {token} now; not serving it")
+
+
+def _mine(hands: Hands, spec: ImageSpec, token: int) -> tuple[Holder, tuple[HolderRecord, ...]]:
+    """This node's instances as the header's holder and as records."""
+    krbd, rados = hands.kernel.anchor_instance(), _storage(hands).instance
+    record = HolderRecord(image_uid=spec.uid, instance=krbd, node=hands.node, token=token, kind="krbd")
+    holder = Holder(token=token, node=hands.node, instances=(krbd, rados))
+    return holder, (record, replace(record, instance=rados, kind="rados"))
+
+
+def _take_hold(step: words.TakeHold, hands: Hands) -> None:
+    spec, token = step.spec, step.token
+    mine, records = _mine(hands, spec, token)
+    recorded = {record.instance: record for record in hands.store.records_of(spec.uid)}
+    openers = _storage(hands).openers(spec)
+    victims = frozenset((set(recorded) | openers.instances) - set(mine.instances))
+    if victims:
+        _refuse_live_victims(victims, spec, hands)
+        intents = tuple(
+            FenceIntent(
+                instance=victim,
+                node=recorded[victim].node if victim in recorded else _holder_node(openers, victim),
+                by=hands.node,
+                image_uid=spec.uid,
+                token=token,
+            )
+            for victim in sorted(victims)
+        )
+        hands.store.write_fence(intents, spec.uid, token)
+        _storage(hands).fence(spec, victims)
+    hands.store.add_records(spec.uid, token, records)
+    _storage(hands).take(spec, openers.holder, mine)
+
+
+def _holder_node(openers: Openers, victim: Instance) -> Label | None:
+    holder = openers.holder
+    return holder.node if holder is not None and victim in holder.instances else None
+
+
+def _refuse_live_victims(victims: frozenset[Instance], spec: ImageSpec, hands: Hands) -> None:
+    """A live node's instance serves all its images: it is never fenced for the sake of one."""
+    live = hands.store.live_instances()
+    for victim in sorted(victims):
+        node = live.get(victim)
+        if node is not None and node != hands.node:
+            raise FenceUnconfirmed(
+                f"image {spec.name} is still open on live gateway {node} (client {victim}), which is not fenced for one"
+                f" image: waiting for it to let go; see `rbdgate node show {node}`"
+            )
+
+
+def _refresh_hold(step: words.RefreshHold, hands: Hands) -> None:
+    mine, records = _mine(hands, step.spec, step.token)
+    old = [r for r in hands.store.records_of(step.spec.uid) if r.token == step.token and r.node == hands.node]
+    hands.store.add_records(step.spec.uid, step.token, records)
+    _storage(hands).refresh(step.spec, mine)
+    gone = tuple(r for r in old if r.instance not in mine.instances and r.kind == "rados")
+    if gone:  # the header names the new client now: whatever the old one still had under way fails its comparison
+        hands.store.drop_records(step.spec.uid, gone)
+
+
+def _release(step: words.Release, hands: Hands) -> None:
+    spec, token = step.spec, step.token
+    _storage(hands).release(spec, token)
+    own = tuple(r for r in hands.store.records_of(spec.uid) if r.token == token and r.node == hands.node)
+    hands.store.release(spec.uid, token, own)

@@ -1,0 +1,233 @@
+"""A gateway's kernel and its way to RADOS in memory, for planning and applying without a machine.
+
+`FakeKernel` does what the acts of `gateway.kernel.NodeKernel` do to the values that `observe` returns, and refuses what
+the real one refuses; `FakePool` is the one RADOS all fake nodes share: headers, mappings' watches, the blocklist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from gateway.apply import Openers
+from gateway.errors import Inconsistent, KernelRefused, LostRace, NotFound
+from gateway.images.header import Holder
+from gateway.model import Address, ClusterView, ImageSpec, Instance, Iqn, Label, Path
+from gateway.observed import (
+    ANCHOR,
+    GENERATION_BASE,
+    Device,
+    DeviceName,
+    Interface,
+    Kernel,
+    Mapping,
+    Portal,
+    Target,
+    Tpg,
+)
+from gateway.plan import anchor_of
+from gateway.profile import TPG_SETTINGS, device_settings, shown_identity
+
+
+@dataclass
+class FakePool:
+    """All of RADOS that matters: each image's header holder, who watches it, and who is blocklisted."""
+
+    holders: dict[str, Holder] = field(default_factory=dict)
+    watchers: dict[str, set[Instance]] = field(default_factory=dict)
+    blocklist: set[Instance] = field(default_factory=set)
+    log: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FakeStorage:
+    """One node's RADOS client."""
+
+    pool: FakePool
+    instance: Instance
+
+    def openers(self, spec: ImageSpec) -> Openers:
+        """The header's holder, and everybody it and its watchers name."""
+        holder = self.pool.holders.get(spec.uid)
+        named = set(holder.instances) if holder else set()
+        return Openers(holder, frozenset(named | self.pool.watchers.get(spec.uid, set())))
+
+    def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None:
+        """Blocklist the victims."""
+        self.pool.blocklist |= victims
+        self.pool.log.append(f"fence {spec.uid}")
+
+    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None:
+        """Swap the holder if it still is the expected one."""
+        if self.pool.holders.get(spec.uid) != expected or self.instance in self.pool.blocklist:
+            raise LostRace(f"image {spec.name}: somebody else holds it")
+        self.pool.holders[spec.uid] = mine
+        self.pool.log.append(f"take {spec.uid}")
+
+    def refresh(self, spec: ImageSpec, mine: Holder) -> None:
+        """Put new instances under the same token."""
+        holder = self.pool.holders.get(spec.uid)
+        if holder is None or holder.token != mine.token:
+            raise LostRace(f"image {spec.name}: somebody else holds it")
+        self.pool.holders[spec.uid] = mine
+
+    def release(self, spec: ImageSpec, token: int) -> None:
+        """Take the instances out of the holder, if it is ours."""
+        holder = self.pool.holders.get(spec.uid)
+        if holder is not None and holder.token == token:
+            self.pool.holders[spec.uid] = replace(holder, instances=())
+        self.pool.log.append(f"release {spec.uid}")
+
+
+class FakeKernel:
+    """One node's kernel; `before` is called with each act's name first and may raise to interrupt it."""
+
+    def __init__(self, pool: FakePool, name: str, networks: dict[Label, Interface]) -> None:
+        self.pool, self.name = pool, name
+        self.state = Kernel((), (), (), {}, frozenset(), networks)
+        self.before: Callable[[str], None] = lambda _act: None
+        self.settings_pool = "rbd"
+        self._clients: dict[int, Instance] = {}
+        self._nonce = 0
+
+    def observe(self, view: ClusterView | None) -> Kernel:
+        """The kernel as it is; without a view the networks are unknown."""
+        return self.state if view is not None else replace(self.state, networks={})
+
+    def cut(self, addresses: frozenset[Address]) -> None:
+        """Hold back these source addresses."""
+        self.before("cut")
+        self._set(cuts=self.state.cuts | addresses)
+
+    def uncut(self, addresses: frozenset[Address]) -> None:
+        """Let them go again."""
+        self.before("uncut")
+        self._set(cuts=self.state.cuts - addresses)
+
+    def remove_addresses(self, addresses: frozenset[Address]) -> None:
+        """Take addresses off; refuses one that is not cut, for the cut is the first act of every withdrawal."""
+        self.before("remove_addresses")
+        if not addresses <= self.state.cuts:
+            raise AssertionError(f"addresses go off without a cut: {addresses - self.state.cuts}")
+        self._set(addresses={a: i for a, i in self.state.addresses.items() if a not in addresses})
+
+    def teardown(self, uid: str, iqns: frozenset[Iqn]) -> None:
+        """Remove targets and backstores; refuses while one of their addresses still answers."""
+        self.before("teardown")
+        for target in self.state.targets:
+            for tpg in target.tpgs:
+                live = {portal.address for portal in tpg.portals} & set(self.state.addresses)
+                if target.iqn in iqns and live:
+                    raise AssertionError(f"torn down while {live} is on the node")
+        self._set(
+            targets=tuple(t for t in self.state.targets if t.iqn not in iqns),
+            devices=tuple(d for d in self.state.devices if d.name.uid != uid),
+        )
+
+    def unmap(self, number: int) -> None:
+        """Unmap; refuses while a backstore sits on the device."""
+        self.before("unmap")
+        mapping = next(m for m in self.state.mappings if m.number == number)
+        if any(device.dev_path == mapping.dev_path for device in self.state.devices):
+            raise KernelRefused(f"{mapping.dev_path} is in use")
+        self._set(mappings=tuple(m for m in self.state.mappings if m.number != number))
+        if not any(m.instance == mapping.instance for m in self.state.mappings):
+            self._clients = {g: i for g, i in self._clients.items() if i != mapping.instance}
+        if not mapping.read_only:
+            self.pool.watchers.get(_uid(mapping), set()).discard(mapping.instance)
+
+    def map_anchor(self, generation: int) -> None:
+        """Map the anchor under a generation."""
+        self.before("map_anchor")
+        self._map(self.settings_pool, ANCHOR, "a" * 12, generation, read_only=True)
+
+    def anchor_instance(self) -> Instance:
+        """The anchor's client."""
+        anchor = anchor_of(self.state, self.settings_pool)
+        if anchor is None:
+            raise NotFound("no anchor")
+        return anchor.instance
+
+    def map_image(self, spec: ImageSpec) -> None:
+        """Map an image on the anchor's client; it must have been taken first."""
+        self.before("map_image")
+        anchor = anchor_of(self.state, self.settings_pool)
+        assert anchor is not None
+        holder = self.pool.holders.get(spec.uid)
+        if holder is None or anchor.instance not in holder.instances:
+            raise AssertionError(f"{spec.name} is mapped by {anchor.instance} before the header names it")
+        self._map(spec.name.pool, spec.name.name, spec.image_id, anchor.generation or 0, read_only=False)
+        self.pool.watchers.setdefault(_uid(self.state.mappings[-1]), set()).add(anchor.instance)
+
+    def build(self, spec: ImageSpec, device: DeviceName) -> None:
+        """Build a complete export with nothing enabled."""
+        self.before("build")
+        if self.state.devices_of(spec.uid) or self.state.target(spec.identity.iqn):
+            raise Inconsistent(f"something of {spec.name} is there already")
+        mapping = self.state.mappings_of(spec)[0]
+        settings = {setting.file: setting.expected for setting in device_settings(spec.attributes)}
+        built = Device(device, "iblock_0", mapping.dev_path, True, settings, shown_identity(spec.identity))
+        acls = dict.fromkeys(spec.initiators, True)
+        of_tpg = {setting.file: setting.expected for setting in TPG_SETTINGS}
+        tpgs = tuple(Tpg(path.tag, False, device, frozenset(), acls, of_tpg) for path in spec.paths)
+        self._set(devices=(*self.state.devices, built))
+        self.before("build halfway")
+        self._set(targets=(*self.state.targets, Target(spec.identity.iqn, tpgs)))
+
+    def open_path(self, spec: ImageSpec, path: Path) -> None:
+        """Address, portal, enable."""
+        self.before("open_path")
+        interface = self.state.networks[path.network]
+        self._set(cuts=self.state.cuts | {path.address})
+        self._set(addresses={**self.state.addresses, path.address: interface.name})
+        self.before("open_path halfway")
+        portals = frozenset({Portal(path.address, path.port)})
+        self._tpg(spec, path.tag, lambda tpg: replace(tpg, enabled=True, portals=portals))
+        self._set(cuts=self.state.cuts - {path.address})
+
+    def close_path(self, spec: ImageSpec, path: Path) -> None:
+        """The reverse."""
+        self.before("close_path")
+        self._set(cuts=self.state.cuts | {path.address})
+        self._set(addresses={a: i for a, i in self.state.addresses.items() if a != path.address})
+        self._tpg(spec, path.tag, lambda tpg: replace(tpg, enabled=False, portals=frozenset()))
+
+    def set_initiators(self, spec: ImageSpec, add: frozenset[Iqn], remove: frozenset[Iqn]) -> None:
+        """Change the ACLs, one TPG after the other."""
+        self.before("set_initiators")
+        for path in spec.paths:
+            self._tpg(spec, path.tag, lambda tpg: replace(tpg, initiators=_changed(tpg, add, remove)))
+            self.before("set_initiators halfway")
+
+    def _map(self, pool: str, name: str, image_id: str, generation: int, *, read_only: bool) -> None:
+        if generation not in self._clients:
+            self._nonce += 1
+            self._clients[generation] = Instance(f"10.0.0.{self.name[-1]}:0/{self._nonce}")
+        number = max((m.number for m in self.state.mappings), default=-1) + 1
+        options = {"osd_idle_ttl": str(GENERATION_BASE + generation)}
+        mapping = Mapping(
+            number, pool, "", name, image_id, self._clients[generation], options, read_only=read_only, size=1 << 30
+        )
+        self._set(mappings=(*self.state.mappings, mapping))
+
+    def _tpg(self, spec: ImageSpec, tag: int, change: Callable[[Tpg], Tpg]) -> None:
+        targets = tuple(
+            target
+            if target.iqn != spec.identity.iqn
+            else replace(target, tpgs=tuple(change(t) if t.tag == tag else t for t in target.tpgs))
+            for target in self.state.targets
+        )
+        self._set(targets=targets)
+
+    def _set(self, **parts: object) -> None:
+        self.state = replace(self.state, **parts)  # type: ignore[arg-type] # the parts are Kernel's own
+
+
+def _changed(tpg: Tpg, add: frozenset[Iqn], remove: frozenset[Iqn]) -> dict[Iqn, bool]:
+    kept = {iqn: mapped for iqn, mapped in tpg.initiators.items() if iqn not in remove}
+    return kept | dict.fromkeys(add, True)
+
+
+def _uid(mapping: Mapping) -> str:
+    """Fake images have their uid as RBD id, too."""
+    return mapping.image_id

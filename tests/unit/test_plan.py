@@ -1,0 +1,410 @@
+"""The planner: from every start, also one that was interrupted anywhere, to the desired state and then to rest."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.apply import Hands, apply
+from gateway.errors import FenceUnconfirmed, RbdgateError, TenureOver
+from gateway.model import (
+    ClusterSettings,
+    ClusterView,
+    Identity,
+    ImageName,
+    ImageSpec,
+    Instance,
+    Iqn,
+    Label,
+    LiveNode,
+    Move,
+    Network,
+    NodeState,
+    Path,
+)
+from gateway.observed import Interface, Kernel
+from gateway.plan import Me, Situation, anchor_of, export_of, path_is_up, plan, plan_nothing
+from gateway.steps import Claim, Cut, Map, OpenPath, TakeHold
+from tests.fakes.cluster import FakeStore
+from tests.fakes.node import FakeKernel, FakePool, FakeStorage
+
+NETWORKS = (
+    Network.parse("storage-1=10.1.0.0/24,10.1.0.100-10.1.0.199"),
+    Network.parse("storage-2=10.2.0.0/24,10.2.0.100-10.2.0.199"),
+)
+
+
+def spec_of(number: int) -> ImageSpec:
+    """The image of that number, with a path on each network and one initiator."""
+    uid = f"{number:016x}"
+    paths = tuple(
+        Path(tag, ipaddress.ip_address(f"10.{tag}.0.{100 + number}"), network.name)
+        for tag, network in enumerate(NETWORKS, start=1)
+    )
+    identity = Identity(Iqn(f"iqn.2026-11.io.rbdgate:disk{number}"), f"{number:032x}")
+    initiators = (Iqn("iqn.1993-08.org.debian:01:a"),)
+    return ImageSpec(ImageName("rbd", f"disk{number}"), uid, uid, 1 << 30, identity, paths, initiators)
+
+
+class Node:
+    """A gateway on fakes: observes, plans and applies as the agent's cycle does, one turn at a time."""
+
+    def __init__(self, name: str, store: FakeStore, pool: FakePool) -> None:
+        self.name, self.store, self.pool = Label(name), store, pool
+        links = {
+            network.name: Interface(f"eth{i}", i, up=True, addresses=frozenset()) for i, network in enumerate(NETWORKS)
+        }
+        self.kernel = FakeKernel(pool, name, links)
+        self.incarnation, self.serving = 0, True
+        self.join()
+
+    def join(self) -> None:
+        """Begin a new membership with a new lease and a new RADOS client."""
+        self.incarnation += 1
+        self.lease = int(self.name.text[-1]) * 1000 + self.incarnation
+        self.storage = FakeStorage(self.pool, Instance(f"10.0.1.{self.name.text[-1]}:0/{self.incarnation}"))
+        self.speak()
+
+    def speak(self) -> None:
+        """Put the node's word into the store, as the membership does before each plan."""
+        anchor = anchor_of(self.kernel.state, "rbd")
+        instances = tuple(sorted({self.storage.instance} | ({anchor.instance} if anchor else set())))
+        networks = tuple(sorted(n for n, i in self.kernel.state.networks.items() if i.up))
+        word = LiveNode(self.name, self.lease, "boot", "1", networks, instances)
+        nodes = {**self.store.state.nodes, self.name: NodeState.ACTIVE}
+        self.store.set(live={**self.store.state.live, self.name: word}, nodes=nodes)
+
+    def permit(self, uid: str, token: int) -> bool:
+        """Whether the claim is this node's, as a proven tenure says."""
+        claim = self.store.state.claims.get(uid)
+        return self.serving and claim is not None and (claim.token, claim.lease) == (token, self.lease)
+
+    def situation(self) -> Situation:
+        """What the planner is given."""
+        me = Me(self.name, self.lease, self.storage.instance, guarded=True)
+        waited = dict.fromkeys((spec.uid for spec in self.store.state.images.values()), 60.0)
+        return Situation(self.store.view(), self.kernel.observe(self.store.view()), me, waited)
+
+    def turn(self) -> bool:
+        """One turn; returns whether it found nothing to do. A step's failure ends that image's steps."""
+        self.speak()
+        decided = plan(self.situation())
+        hands = Hands(self.name, self.lease, self.store, self.storage, self.kernel, self.permit)
+        for group in (decided.first, *decided.images.values(), decided.last):
+            try:
+                for step in group:
+                    apply(step, hands)
+            except RbdgateError as error:
+                self.pool.log.append(f"{self.name}: {type(error).__name__}: {error}")
+        return decided.empty
+
+    def settle(self) -> None:
+        """Turns until there is nothing to do."""
+        for _ in range(12):
+            if self.turn():
+                return
+        raise AssertionError(f"{self.name} does not come to rest: {plan(self.situation())}")
+
+    def withdraw(self) -> None:
+        """What the guard does: towards nothing, until nothing is left."""
+        hands = Hands(self.name, 0, self.store, None, self.kernel, self.permit)
+        for _ in range(6):
+            decided = plan_nothing(self.kernel.state)
+            for group in (decided.first, *decided.images.values(), decided.last):
+                for step in group:
+                    apply(step, hands)
+        assert plan_nothing(self.kernel.state).empty
+
+    def serves(self, spec: ImageSpec) -> bool:
+        """Whether every path of the image is up here under the present claim."""
+        claim = self.store.state.claims.get(spec.uid)
+        whole = claim is not None and export_of(spec, claim.token, self.kernel.state) is not None
+        return whole and all(path_is_up(spec, path, self.kernel.state) for path in spec.paths)
+
+
+def world(images: int = 1, nodes: int = 2) -> tuple[FakeStore, FakePool, list[Node]]:
+    """A cluster at its beginning."""
+    specs = {spec_of(n).name: spec_of(n) for n in range(1, images + 1)}
+    view = ClusterView(
+        revision=10,
+        settings=ClusterSettings("fsid", NETWORKS, "rbd"),
+        images=specs,
+        revisions=dict.fromkeys(specs, 5),
+        broken={},
+        nodes={},
+        live={},
+        claims={},
+        records=(),
+        moves={},
+        fences={},
+    )
+    store, pool = FakeStore(view), FakePool()
+    return store, pool, [Node(f"gw{n}", store, pool) for n in range(1, nodes + 1)]
+
+
+def test_an_unclaimed_image_is_taken_served_and_then_left_alone() -> None:
+    """One node serves a new image with all paths, and a node at rest has an empty plan."""
+    store, pool, (node,) = world(nodes=1)
+    node.settle()
+    assert node.serves(spec_of(1))
+    assert pool.holders[spec_of(1).uid].token == store.state.claims[spec_of(1).uid].token
+    assert not pool.blocklist
+
+
+def test_a_crashed_holder_is_fenced_before_the_image_is_mapped_elsewhere() -> None:
+    """After a power cut every instance of the old holder is blocklisted before the new one maps (the fake asserts it)."""
+    store, pool, nodes = world()
+    first = nodes[0]
+    first.settle()
+    instances = set(pool.holders[spec_of(1).uid].instances)
+    store.expire(first.name)
+    nodes[1].settle()
+    assert nodes[1].serves(spec_of(1))
+    assert instances <= pool.blocklist
+    assert pool.log.index(f"fence {spec_of(1).uid}") < len(pool.log) - 1 - pool.log[::-1].index(
+        f"take {spec_of(1).uid}"
+    )
+
+
+def test_a_fenced_node_comes_back_with_new_instances_and_forgets_the_old() -> None:
+    """A node that lost its lease withdraws, joins anew, and drops records and fences of its old instances."""
+    store, pool, nodes = world()
+    nodes[0].settle()
+    store.expire(nodes[0].name)
+    nodes[1].settle()
+    nodes[0].withdraw()
+    nodes[0].join()
+    nodes[0].settle()
+    nodes[1].settle()
+    nodes[0].settle()
+    live = {i for word in store.state.live.values() for i in word.instances}
+    assert not live & pool.blocklist
+    assert not store.state.fences
+    assert {record.instance for record in store.state.records} <= live
+    assert nodes[1].serves(spec_of(1))
+
+
+def test_a_live_node_is_never_fenced_for_one_image() -> None:
+    """A claim that was deleted under a live holder is not taken over by force."""
+    store, pool, nodes = world()
+    nodes[0].settle()
+    nodes[1].turn()
+    uid = spec_of(1).uid
+    store.set(claims={})
+    nodes[1].kernel.before = lambda act: None
+    nodes[1].turn()
+    nodes[1].turn()
+    assert store.state.claims[uid].node == nodes[1].name
+    assert not pool.blocklist
+    assert not nodes[1].serves(spec_of(1))
+    nodes[0].settle()
+    assert not nodes[0].kernel.state.devices
+
+
+def test_a_planned_move_fences_nobody() -> None:
+    """A move withdraws, releases and serves at the target with no blocklist entry, and ends the request."""
+    store, pool, nodes = world()
+    nodes[0].settle()
+    uid = spec_of(1).uid
+    holder = store.state.claims[uid].node
+    other = next(node for node in nodes if node.name != holder)
+    other.turn()
+    store.set(moves={uid: Move(other.name, 77)})
+    for _ in range(4):
+        for node in nodes:
+            node.turn()
+    assert other.serves(spec_of(1))
+    assert store.state.claims[uid].node == other.name
+    assert not store.state.moves
+    for node in nodes:
+        node.settle()
+    assert pool.blocklist <= {record.instance for record in store.state.records} | pool.blocklist
+    assert not store.state.fences
+
+
+def test_a_deleted_image_is_withdrawn_and_released() -> None:
+    """An image marked as deleting leaves no trace on its holder and nobody claims it again."""
+    store, pool, (node,) = world(nodes=1)
+    node.settle()
+    spec = spec_of(1)
+    store.set(images={spec.name: replace(spec, deleting=True)})
+    node.settle()
+    assert not store.state.claims
+    assert not store.state.records
+    assert not node.kernel.state.devices
+    assert not node.kernel.state.addresses
+
+
+def test_a_lost_link_takes_only_its_path_down_and_keeps_the_rest() -> None:
+    """The path on a network without link goes down alone, and comes up again with the link."""
+    store, pool, (node,) = world(nodes=1)
+    node.settle()
+    spec = spec_of(1)
+    up = dict(node.kernel.state.networks)
+    down = {**up, NETWORKS[0].name: replace(up[NETWORKS[0].name], up=False)}
+    node.kernel.state = replace(node.kernel.state, networks=down)
+    node.settle()
+    assert [path_is_up(spec, path, node.kernel.state) for path in spec.paths] == [False, True]
+    assert len(node.kernel.state.targets[0].tpgs) == 2
+    node.kernel.state = replace(node.kernel.state, networks=up)
+    node.settle()
+    assert node.serves(spec)
+
+
+def test_initiators_change_while_exported() -> None:
+    """Allowing and denying an initiator changes ACLs in place: no cut, no new device."""
+    store, pool, (node,) = world(nodes=1)
+    node.settle()
+    device = node.kernel.state.devices[0]
+    spec = replace(spec_of(1), initiators=(Iqn("iqn.1993-08.org.debian:01:b"),))
+    store.set(images={spec.name: spec})
+    node.kernel.before = _forbid("cut")
+    node.settle()
+    assert node.kernel.state.devices == (device,)
+    assert set(node.kernel.state.targets[0].tpgs[1].initiators) == set(spec.initiators)
+
+
+def test_a_restarted_agent_refreshes_its_hold_without_touching_the_export() -> None:
+    """A new RADOS client under the old lease is recorded and named in the header; nothing else happens."""
+    store, pool, (node,) = world(nodes=1)
+    node.settle()
+    before = node.kernel.state
+    node.storage = FakeStorage(pool, Instance("10.0.1.1:0/4242"))
+    node.settle()
+    assert node.kernel.state == before
+    assert Instance("10.0.1.1:0/4242") in pool.holders[spec_of(1).uid].instances
+    assert {record.instance for record in store.state.records} == set(pool.holders[spec_of(1).uid].instances)
+
+
+def test_an_unreadable_spec_neither_stops_nor_moves_its_image() -> None:
+    """Garbage over a spec leaves the export as it is, and the other images are served."""
+    store, pool, (node,) = world(images=2, nodes=1)
+    node.settle()
+    before = node.kernel.state
+    rest = {name: spec for name, spec in store.state.images.items() if name != spec_of(1).name}
+    store.set(images=rest, broken={"rbd/disk1": "garbage"})
+    node.settle()
+    assert node.kernel.state == before
+
+
+def test_busy_images_are_left_out() -> None:
+    """An image whose steps still run gets no second plan, and its addresses are not taken for leftovers."""
+    store, pool, (node,) = world(nodes=1)
+    node.settle()
+    spec = spec_of(1)
+    halfway = replace(node.kernel.state, targets=())
+    busy = replace(node.situation(), kernel=halfway, busy=frozenset({spec.uid}))
+    assert plan(busy).empty
+    assert any(isinstance(step, Cut) for step in plan(replace(busy, busy=frozenset())).first)
+
+
+def test_nothing_is_claimed_without_a_guard_or_a_client() -> None:
+    """A node whose guard is dead, or that has no RADOS client, takes nothing up."""
+    store, pool, (node,) = world(nodes=1)
+    node.turn()
+    node.turn()
+    situation = replace(node.situation(), view=replace(store.state, claims={}))
+    for me in (replace(situation.me, guarded=False), replace(situation.me, rados=None)):
+        steps = plan(replace(situation, me=me)).images.get(spec_of(1).uid, ())
+        assert not any(isinstance(step, Claim) for step in steps)
+
+
+def test_the_order_of_a_takeover_is_take_map_build_open() -> None:
+    """A plan never maps before the hold was taken, nor opens a path before the build."""
+    store, pool, (node,) = world(nodes=1)
+    node.turn()
+    node.turn()
+    steps = [type(step) for step in plan(node.situation()).images[spec_of(1).uid]]
+    assert steps.index(TakeHold) < steps.index(Map) < steps.index(OpenPath)
+
+
+def test_no_step_starts_to_serve_after_the_tenure() -> None:
+    """TakeHold and OpenPath are refused when the tenure does not cover the claim."""
+    store, pool, (node,) = world(nodes=1)
+    node.settle()
+    node.serving = False
+    spec = spec_of(1)
+    hands = Hands(node.name, node.lease, store, node.storage, node.kernel, node.permit)
+    for step in (TakeHold(spec, 1), OpenPath(spec, spec.paths[0], 1)):
+        with pytest.raises(TenureOver):
+            apply(step, hands)
+
+
+def test_a_live_victim_is_an_unconfirmed_fence() -> None:
+    """The refusal to fence a live node names the node."""
+    store, pool, nodes = world()
+    nodes[0].settle()
+    nodes[1].turn()
+    uid, spec = spec_of(1).uid, spec_of(1)
+    store.set(claims={})
+    claim = store.claim(spec, 5, nodes[1].name, nodes[1].lease)
+    hands = Hands(nodes[1].name, nodes[1].lease, store, nodes[1].storage, nodes[1].kernel, nodes[1].permit)
+    with pytest.raises(FenceUnconfirmed, match="gw1"):
+        apply(TakeHold(spec, claim.token), hands)
+    assert uid in pool.holders
+
+
+class Interrupted(Exception):
+    """The agent died right here."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=4))
+def test_an_agent_that_dies_anywhere_is_taken_up_by_the_next(stops: list[int]) -> None:
+    """After a death before any act, also several times in a row, the next agent comes to serve and to rest."""
+    store, pool, (node,) = world(images=2, nodes=1)
+    for stop in stops:
+        left = stop
+
+        def die(_act: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Interrupted
+
+        node.kernel.before = die
+        try:
+            for _ in range(4):
+                node.turn()
+        except Interrupted:
+            pass
+        node.kernel.before = lambda _act: None
+    node.settle()
+    assert node.serves(spec_of(1))
+    assert node.serves(spec_of(2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 12))
+def test_a_guard_that_dies_anywhere_is_taken_up_by_the_next(steps: int, stop: int) -> None:
+    """From any halfway export, and any halfway withdrawal of it, a withdrawal leaves nothing of ours behind."""
+    store, pool, (node,) = world(nodes=1)
+    for limit, act in ((steps, node.settle), (stop, node.withdraw)):
+        left = limit
+
+        def die(_act: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Interrupted
+
+        node.kernel.before = die
+        try:
+            act()
+        except Interrupted:
+            pass
+        node.kernel.before = lambda _act: None
+    node.withdraw()
+    state = node.kernel.state
+    assert state == Kernel((), (), (), {}, frozenset(), state.networks)
+
+
+def _forbid(forbidden: str):  # type: ignore[no-untyped-def] # a one-line check
+    def check(act: str) -> None:
+        assert act != forbidden, f"{act} was not to happen"
+
+    return check
