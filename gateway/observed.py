@@ -68,7 +68,8 @@ class Tpg:
     """One target portal group: `device` is what its LUN 0 links to (None: no LUN, or not a backstore of ours).
 
     `initiators` maps each ACL to whether its mapped LUN 0 is there; `settings` holds every attribute and
-    parameter the export profile sets, as read (`attrib/<name>`, `param/<name>`).
+    parameter the export profile sets, as read (`attrib/<name>`, `param/<name>`); it is empty for a TPG that is being
+    closed (enabled, without a portal), whose settings the kernel does not show until that is done.
     """
 
     tag: int

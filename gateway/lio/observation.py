@@ -79,14 +79,16 @@ def _device(hba: str, name: DeviceName) -> Device | None:
 
 def _tpg(target: str, tag: int) -> Tpg | None:
     path = f"{target}/tpgt_{tag}"
-    lun = links(f"{path}/lun/lun_0")
-    settings = _files(path, (setting.file for setting in TPG_SETTINGS))
-    portals = frozenset(filter(None, map(parse_portal, entries(f"{path}/np"))))
-    initiators = {iqn: _is_mapped(path, iqn) for iqn in filter(None, map(_iqn, entries(f"{path}/acls")))}
     enabled = read(f"{path}/enable")
     if enabled is None:
         return None
+    lun = links(f"{path}/lun/lun_0")
+    portals = frozenset(filter(None, map(parse_portal, entries(f"{path}/np"))))
+    initiators = {iqn: _is_mapped(path, iqn) for iqn in filter(None, map(_iqn, entries(f"{path}/acls")))}
     device = next(filter(None, map(device_of, lun.values())), None)
+    # Enabled without a portal: it is being closed, and a reader of its settings would wait for its last command.
+    closing = enabled == "1" and not portals
+    settings = {} if closing else _files(path, (setting.file for setting in TPG_SETTINGS))
     return Tpg(tag, enabled == "1", device, portals, initiators, settings)
 
 

@@ -1,8 +1,12 @@
 """Taking down: portals, targets and backstores of ours, tolerant of whatever is not there (any more) or half-built.
 
 This is all of the room that the guard needs, so it imports little. Disabling a TPG ends its sessions and waits in the
-kernel for their commands, as long as the block device takes them; it needs no lock, and other images' configfs goes
-on meanwhile. Everything else here is quick once the TPGs are disabled, and is done under the lock.
+kernel for their commands, as long as the block device takes for them; it needs no lock, and what is done to other
+images in configfs goes on meanwhile. Everything else here is quick once the TPGs are disabled, and is done under the
+lock. So: `disable` without the lock first, then `teardown` with it.
+
+Portals go before the disabling: an enabled TPG without a portal is one that is being closed, whose settings nobody
+should read, because the kernel makes the reader wait until the disabling is done (`tpg_access_lock`).
 """
 
 from __future__ import annotations
@@ -22,17 +26,20 @@ def tags_of(iqn: Iqn) -> tuple[int, ...]:
 
 
 def disable(iqn: Iqn) -> None:
-    """Disable every TPG of a target: its sessions end. Blocks until their commands have come back from the device."""
-    for tag in tags_of(iqn):
-        _disable(tpg_path(iqn, tag))
+    """Close every TPG of a target: no portal, no session. Blocks until their commands are back from the device."""
+    tags = tags_of(iqn)
+    for tag in tags:
+        _remove_portals(tpg_path(iqn, tag))
+    for tag in tags:
+        close_portal(iqn, tag)
 
 
 def close_portal(iqn: Iqn, tag: int) -> None:
-    """Disable one TPG and remove its portals; TPG, LUN and ACLs stay. Blocks like `disable`."""
+    """Remove one TPG's portals and disable it; TPG, LUN and ACLs stay. Blocks like `disable`, and needs no lock too."""
     tpg = tpg_path(iqn, tag)
-    _disable(tpg)
-    for portal in entries(f"{tpg}/np"):
-        remove(f"{tpg}/np/{portal}")
+    _remove_portals(tpg)
+    if read(f"{tpg}/enable") == "1":
+        write(f"{tpg}/enable", "0")
 
 
 def teardown(uid: str, iqns: Iterable[Iqn]) -> None:
@@ -79,14 +86,12 @@ def _expect_ours(uid: str, iqn: Iqn) -> None:
                     )
 
 
-def _disable(tpg: str) -> None:
-    if read(f"{tpg}/enable") == "1":
-        write(f"{tpg}/enable", "0")
+def _remove_portals(tpg: str) -> None:
+    for portal in entries(f"{tpg}/np"):
+        remove(f"{tpg}/np/{portal}")
 
 
 def _remove_tpg(tpg: str) -> None:
-    for portal in entries(f"{tpg}/np"):
-        remove(f"{tpg}/np/{portal}")
     for acl in entries(f"{tpg}/acls"):
         remove_acl(f"{tpg}/acls/{acl}")
     for lun in entries(f"{tpg}/lun"):
