@@ -1,0 +1,1 @@
+"""etcd: values, the client, the watch; later the keys and what is kept under them."""
