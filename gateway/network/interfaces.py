@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.model import Address, ClusterSettings, Label, Network
-from gateway.network.cut import cuts
+from gateway.network.blackhole import cuts
 from gateway.network.netlink import Netlink, attributes
 from gateway.observed import Interface
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from gateway.errors import KernelRefused
 from gateway.model import Address
-from gateway.network.announce import checksum
+from gateway.network.announcement import checksum
 from gateway.network.netlink import NETLINK_SOCK_DIAG, Netlink
 from gateway.observed import Portal
 
 _BY_FAMILY = 20
 _ESTABLISHED = 1
+_SENDING = 0xFFF & ~(1 << 6 | 1 << 7 | 1 << 10)
+"""Every TCP state but TIME_WAIT, CLOSE and LISTEN (include/net/tcp_states.h)."""
 _REQUEST = struct.Struct("=BBBxI48x")
 """inet_diag_req_v2: family, protocol, extensions, states, and a socket id left empty."""
 _ACK = 0x10
@@ -46,6 +48,20 @@ def peers(portals: Iterable[Portal]) -> dict[Portal, tuple[Peer, ...]]:
                 if portal in found:
                     found[portal].append(peer)
     return {portal: tuple(sorted(ends, key=_order)) for portal, ends in found.items()}
+
+
+def could_still_send(addresses: Iterable[Address]) -> frozenset[Address]:
+    """Those IPv6 addresses from which a TCP socket of this node would still send if its cut were lifted.
+
+    A connection that was closed while cut goes on retransmitting for minutes. IPv4 refuses a source address that is not
+    on the node; IPv6 does not (seen on 6.1), so its packets would reach the initiator in the new holder's name.
+    """
+    asked = frozenset(address for address in addresses if address.version == 6)
+    if not asked:
+        return asked
+    with Netlink(NETLINK_SOCK_DIAG) as kernel:
+        request = _REQUEST.pack(socket.AF_INET6, socket.IPPROTO_TCP, 0, _SENDING)
+        return asked & {connection(body)[0].address for _, body in kernel.dump(_BY_FAMILY, request)}
 
 
 def _order(peer: Peer) -> tuple[int, int, int]:

@@ -37,8 +37,8 @@ def cut(addresses: Iterable[Address]) -> None:
 def uncut(addresses: Iterable[Address]) -> None:
     """Lift the cut of these addresses; those that are not cut stay so.
 
-    While an address is off this node, IPv4 sockets that are left cannot send from it; IPv6 sockets can, so lift an IPv6
-    address's cut only when its connections are gone or right after it was added here again.
+    While an address is off this node, IPv4 sockets that are left cannot send from it; IPv6 sockets can: for an address
+    that is gone, ask `gateway.network.could_still_send` first.
     """
     _apply(_DELRULE, 0, addresses, "lift the cut of", errno.ENOENT)
 
