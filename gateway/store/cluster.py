@@ -1,0 +1,171 @@
+"""One cluster in etcd: the whole of it at one look, and what an operator writes.
+
+`ClusterStore` is the door for every reader and writer; what agents write is in `holding.py`.
+"""
+
+from __future__ import annotations
+
+from gateway import schema
+from gateway.errors import AlreadyExists, BadInput, Conflict, NotFound, Refused
+from gateway.model import ClusterSettings, ClusterView, HolderRecord, ImageName, ImageSpec, Label, Move
+from gateway.store import view
+from gateway.store.guarded import Outcome
+from gateway.store.holding import HoldingStore
+from gateway.store.values import Absent, Compare, Delete, ModRevisionIs, Put, ValueIs
+
+PATHS_BOUND = 32
+"""Paths an image may have: etcd takes 128 operations in a transaction, and each path costs up to two."""
+
+
+class ClusterStore(HoldingStore):
+    """A cluster's whole state under one prefix; errors as the client's, plus each act's own."""
+
+    def view(self) -> ClusterView:
+        """Everything at one revision; NotFound if there is no cluster, Inconsistent if its settings are damaged."""
+        return view.view_of(self._client.range(self.keys.prefix), self.keys)
+
+    def view_with_statuses(self) -> tuple[ClusterView, dict[Label, bytes]]:
+        """The same with the nodes' reports, from the same instant."""
+        snapshot = self._client.range(self.keys.prefix)
+        return view.view_of(snapshot, self.keys), view.statuses(snapshot, self.keys)
+
+    def statuses(self) -> dict[Label, bytes]:
+        """The live nodes' reports, as they wrote them."""
+        return self.view_with_statuses()[1]
+
+    def initialise(self, settings: ClusterSettings) -> None:
+        """Write the cluster's settings for the first time; AlreadyExists if there is a cluster under the prefix."""
+        key, value = self.keys.settings, schema.write_settings(settings)
+        outcome = self._transact([Absent(key)], [Put(key, value)], [key])
+        found = outcome.found.get(key)
+        if outcome.revision is None and (found is None or found.value != value):
+            raise AlreadyExists(f"there is a cluster under {self.keys.prefix} already; see `rbdgate cluster show`")
+
+    def create_image(self, spec: ImageSpec) -> int:
+        """Write a new image with everything that must be unique, all or nothing; returns the spec's revision.
+
+        AlreadyExists says which value is taken and by which image.
+        """
+        _check_paths(spec)
+        image, value = self.keys.image(spec.name), schema.write_image(spec)
+        unique = self.keys.unique(spec)
+        owner = str(spec.name).encode()
+        outcome = self._transact(
+            [Absent(image), *map(Absent, unique)],
+            [Put(image, value), *(Put(key, owner) for key in unique)],
+            [image, *unique],
+        )
+        if outcome.revision is not None:
+            return outcome.revision
+        found = outcome.found[image]
+        if found is not None and found.value == value:  # ours: the uid is random
+            return found.mod_revision
+        if found is not None:
+            raise AlreadyExists(f"image {spec.name} is served by this cluster already; see `rbdgate image show`")
+        raise AlreadyExists(f"image {spec.name}: " + _taken(outcome, unique))
+
+    def replace_image(self, old: ImageSpec, new: ImageSpec, revision: int) -> int:
+        """Change an image's spec, with what must be unique; returns its new revision.
+
+        Conflict if the spec is not that of `revision` any more, AlreadyExists if a new value is taken.
+        """
+        if (old.name, old.uid) != (new.name, new.uid):
+            raise BadInput(f"image {old.name}: neither name nor uid can be changed")
+        _check_paths(new)
+        image, value = self.keys.image(new.name), schema.write_image(new)
+        before, after = self.keys.unique(old), self.keys.unique(new)
+        gained = {key: words for key, words in after.items() if key not in before}
+        owner = str(new.name).encode()
+        outcome = self._transact(
+            [ModRevisionIs(image, revision), *map(Absent, gained)],
+            [
+                Put(image, value),
+                *(Put(key, owner) for key in gained),
+                *(Delete(key) for key in before if key not in after),
+            ],
+            [image, *gained],
+        )
+        if outcome.revision is not None:
+            return outcome.revision
+        found = outcome.found[image]
+        if found is None:
+            raise NotFound(f"image {new.name} was removed meanwhile")
+        if found.value == value:
+            return found.mod_revision
+        if found.mod_revision != revision:
+            raise Conflict(f"image {new.name} was changed by somebody else meanwhile; look and try again")
+        raise AlreadyExists(f"image {new.name}: " + _taken(outcome, gained))
+
+    def remove_image(self, spec: ImageSpec, revision: int, records: tuple[HolderRecord, ...] = ()) -> None:
+        """Forget an image that is marked as deleting and held by nobody; a spec that is gone is no error.
+
+        A claim compares the spec's revision and refuses a deleting one, so none can begin once that mark stands; and
+        records are only added under a claim. So records read with no claim there are all there will be: those handed
+        in (their clients fenced by the caller) go with the spec, and Refused says if there are others.
+        """
+        if not spec.deleting:
+            raise Refused(f"image {spec.name} is not marked as deleting; nothing was removed")
+        image, claim = self.keys.image(spec.name), self.keys.claim(spec.uid)
+        known = {(record.instance, record.mod_revision) for record in records}
+        left = [record for record in self.records_of(spec.uid) if (record.instance, record.mod_revision) not in known]
+        if left:
+            raise Refused(f"image {spec.name} may still be open on node {left[0].node} (client {left[0].instance})")
+        keys = {self.keys.record(spec.uid, record.instance): record.mod_revision for record in records}
+        outcome = self._transact(
+            [ModRevisionIs(image, revision), Absent(claim), *(ModRevisionIs(k, n) for k, n in keys.items())],
+            [
+                Delete(image),
+                *map(Delete, self.keys.unique(spec)),
+                *map(Delete, keys),
+                Delete(self.keys.move(spec.uid)),
+            ],
+            [image, claim],
+        )
+        if outcome.revision is not None or outcome.found[image] is None:
+            return
+        if outcome.found[claim] is not None:
+            raise Refused(f"image {spec.name} is still held; wait until its holder has let it go")
+        raise Conflict(f"image {spec.name} was changed by somebody else meanwhile; look and try again")
+
+    def request_move(self, uid: str, to: Label) -> Move:
+        """Write down that an operator wants an image at a node; the last wish stands. NotFound without that image."""
+        unique, key = self.keys.unique_uid(uid), self.keys.move(uid)
+        image, earlier = self._client.get(unique), self._client.get(key)
+        if image is None:
+            raise NotFound(f"there is no image with uid {uid}")
+        guard: Compare = Absent(key) if earlier is None else ModRevisionIs(key, earlier.mod_revision)
+        value = schema.write_move(to)
+        outcome = self._transact([ValueIs(unique, image.value), guard], [Put(key, value)], [key])
+        if outcome.revision is not None:
+            return Move(to, outcome.revision)
+        found = outcome.found[key]
+        if found is None or found.value != value:
+            raise Conflict("the image was removed, or somebody else asked for a move at the same time; look again")
+        return Move(to, found.mod_revision)
+
+    def cancel_move(self, uid: str) -> None:
+        """Forget a move that was asked for; none is no error."""
+        found = self._client.get(self.keys.move(uid))
+        if found is not None:
+            self.finish_move(uid, found.mod_revision)
+
+    def image(self, name: ImageName) -> tuple[ImageSpec, int]:
+        """One image's spec with its revision; NotFound, or BadInput if it cannot be read."""
+        found = self._client.get(self.keys.image(name))
+        if found is None:
+            raise NotFound(f"there is no image {name} in this cluster; see `rbdgate image list`")
+        return schema.read_image(found.value, found.key), found.mod_revision
+
+
+def _check_paths(spec: ImageSpec) -> None:
+    if len(spec.paths) > PATHS_BOUND:
+        raise BadInput(f"image {spec.name}: {len(spec.paths)} paths are more than the {PATHS_BOUND} it may have")
+
+
+def _taken(outcome: Outcome, unique: dict[str, str]) -> str:
+    """Which of the values is taken and by whom."""
+    for key, words in unique.items():
+        found = outcome.found[key]
+        if found is not None:
+            return f"{words} is taken by image {found.value.decode('utf-8', 'backslashreplace')}; choose another"
+    return "a value that must be unique was taken for a moment; try again"
