@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from gateway.errors import Inconsistent, NotFound
 from gateway.lio.configfs import entries, exists, link, links, make, make_if_missing, read, write
-from gateway.lio.names import CORE, HBA, device_path, portal_name, target_path, tpg_path
+from gateway.lio.names import CORE, HBA, ISCSI, device_path, portal_name, target_path, tpg_path
 from gateway.lio.removal import close_portal, remove_acl, tags_of
 from gateway.model import ImageSpec, Iqn, Path
 from gateway.observed import DeviceName, Portal
@@ -25,6 +25,7 @@ def build(spec: ImageSpec, device: DeviceName, dev_path: str) -> None:
     _expect_nothing(spec, device)
     _make_device(spec, device, dev_path)
     _restore_reservations(spec, device)
+    make_if_missing(ISCSI)  # the fabric's directory, made with its first target on a node
     make(target_path(spec.identity.iqn))
     for path in spec.paths:
         _make_tpg(spec.identity.iqn, path.tag)
