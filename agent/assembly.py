@@ -5,55 +5,62 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
+from gateway.settings import Settings
 
+from agent.announcer import Announcer
 from agent.clock import boottime
-from agent.leases import EtcdLeases
 from agent.membership import Membership
 from agent.notify import notify
 from agent.storage import StorageLink
 from agent.tenure import RuntimeDirectory
 from agent.wakeups import NetworkWatch, StoreWatch, Wake
 from agent.workers import Workers
-from gateway.apply import Storage
 from gateway.kernel import NodeKernel
-from gateway.settings import Settings
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
+
+if TYPE_CHECKING:
+    from agent.cycle import Cycle
+    from gateway.storage import CephStorage
 
 log = structlog.get_logger("main")
 
 
 @contextmanager
-def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterator["Cycle"]:  # noqa: F821
+def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterator[Cycle]:
     """The agent's cycle, ready to run; afterwards lease, claims and exports are left to a successor."""
     wake, timers = Wake(), settings.timers
 
     def client() -> EtcdClient:
         return EtcdClient(settings.etcd.endpoints, call_timeout=timers.etcd_call)
 
-    lease_client, client_of_cycle = client(), client()
     link = StorageLink(lambda: _connect(settings), on_change=lambda: wake.set("storage"))
-    kernel = NodeKernel.of(settings, runtime.lock)
+    kernel = NodeKernel(runtime.lock, timers, client=lambda: link.connected().kernel_client)
+    lease_client = client()  # of its own: nobody else's call delays a renewal
     membership = Membership(
         node=settings.node,
         version=version("rbdgate"),
         boot_id=boot,
         timers=timers,
-        store=ClusterStore(client_of_cycle, settings.etcd.prefix),
-        leases=EtcdLeases(lease_client, ClusterStore(lease_client, settings.etcd.prefix)),
+        store=ClusterStore(client(), settings.etcd.prefix),
+        leases=ClusterStore(lease_client, settings.etcd.prefix),
+        lease_client=lease_client,
         link=link,
         kernel=kernel,
         runtime=runtime,
         on_change=wake.set,
     )
+    announcer = Announcer(kernel.announce, lambda: membership.tenure.runs(boottime()))
+    kernel.on_address = announcer.again
     adopted = membership.adopt()
     log.info("agent starts", node=str(settings.node), version=version("rbdgate"), adopted=adopted)
     from agent.cycle import Cycle  # noqa: PLC0415 - after the lease was taken up
 
     link.start()
+    announcer.start()
     workers = Workers(
         threads=8, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=lambda: wake.set("worker")
     )
@@ -76,7 +83,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         membership.stop()
 
 
-def _connect(settings: Settings) -> Storage:
-    from gateway.storage import connect  # noqa: PLC0415 - librados is slow to load, and this runs in its own thread
+def _connect(settings: Settings) -> CephStorage:
+    from gateway.storage import CephStorage  # noqa: PLC0415 - librados is slow to load, and this has its own thread
 
-    return connect(settings.ceph, settings.timers.rados_operation)
+    return CephStorage.connect(settings.ceph, settings.node, settings.timers.rados_operation)

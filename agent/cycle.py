@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -145,7 +146,7 @@ class Cycle:
             log.info("step", step=type(step).__name__, all=True)
             apply(step, hands)
         for key, steps in turn.plan.images.items():
-            self._workers.submit(key, lambda key=key, steps=steps: self._carry_out_image(key, steps, hands))
+            self._workers.submit(key, partial(self._carry_out_image, key, steps, hands))
         if not self._workers.busy():
             for step in turn.plan.last:
                 apply(step, hands)

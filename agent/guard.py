@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -103,7 +104,7 @@ class Guard:
         """Go on towards nothing; returns whether nothing is left."""
         plan = plan_nothing(kernel)
         for key, steps in plan.images.items():
-            self._workers.submit(key, lambda key=key, steps=steps: self._take_down(key, steps))  # type: ignore[misc]
+            self._workers.submit(key, partial(self._take_down, key, steps))
         if not plan.images and not self._workers.busy():
             for step in plan.last:
                 if isinstance(step, Uncut):

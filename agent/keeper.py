@@ -45,16 +45,17 @@ class LeaseKeeper(threading.Thread):
         timers: Timers,
         runtime: RuntimeDirectory,
         on_change: Callable[[], None],
+        clock: Callable[[], float] = boottime,
     ) -> None:
         super().__init__(name="lease-keeper", daemon=True)
         self._store, self.lease, self._boot_id = store, lease, boot_id
-        self._timers, self._runtime, self._on_change = timers, runtime, on_change
+        self._timers, self._runtime, self._on_change, self._clock = timers, runtime, on_change, clock
         self._tenure = Tenure(boot_id, lease, 0.0)
         self._wake = threading.Event()
         self._stop_requested = threading.Event()
         self._proofs = threading.Condition()
-        self._started = 0
-        self._finished = 0
+        self._begun = 0
+        self._proved = 0
         self.gone = False
 
     @property
@@ -65,9 +66,9 @@ class LeaseKeeper(threading.Thread):
     def prove(self, timeout: float) -> Tenure:
         """Renew now and wait for a proof that began after this call; the last tenure if none came in time."""
         with self._proofs:
-            wanted = self._started + 1
+            wanted = self._begun + 1
             self._wake.set()
-            self._proofs.wait_for(lambda: self._finished >= wanted or self.gone, timeout)
+            self._proofs.wait_for(lambda: self._proved >= wanted or self.gone, timeout)
         return self._tenure
 
     def stop(self) -> None:
@@ -88,9 +89,9 @@ class LeaseKeeper(threading.Thread):
 
     def _renew(self) -> bool:
         with self._proofs:
-            self._started += 1
-            number = self._started
-        sent = boottime()
+            self._begun += 1
+            number = self._begun
+        sent = self._clock()
         try:
             ttl = self._store.keepalive(self.lease, timeout=self._timers.etcd_call)
             end = sent + min(ttl, self._timers.lease_ttl) - self._timers.tenure_margin
@@ -105,7 +106,7 @@ class LeaseKeeper(threading.Thread):
         self._tenure = Tenure(self._boot_id, self.lease, end, claims)
         self._runtime.write_tenure(self._tenure)
         with self._proofs:
-            self._finished = number
+            self._proved = number
             self._proofs.notify_all()
         if lost:
             self._on_change()

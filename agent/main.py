@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+from gateway.settings import Settings
 
 from agent.clock import boot_id, boottime
 from agent.tenure import RuntimeDirectory
 from gateway.errors import RbdgateError, Refused
-from gateway.settings import Settings
 
 CUT_BOUND = 10.0
 """How long the guard's last act may try, in seconds."""
@@ -75,7 +75,7 @@ def _run_guard(settings: Settings, runtime: RuntimeDirectory) -> int:
         boot_id=boot_id(),
         timers=timers,
         runtime=runtime,
-        kernel=NodeKernel.of(settings, runtime.lock),
+        kernel=NodeKernel(runtime.lock, settings.timers),
         workers=Workers(threads=8, retry_first=timers.retry_first, retry_last=timers.retry_first, on_done=lambda: None),
     )
     signal.signal(signal.SIGTERM, lambda *_: guard.stop())
@@ -90,7 +90,7 @@ def _cut(settings: Settings, runtime: RuntimeDirectory) -> int:
     from gateway.kernel import NodeKernel  # noqa: PLC0415
 
     runtime.drop_guard_sign()
-    withdraw_once(NodeKernel.of(settings, runtime.lock), boottime, CUT_BOUND)
+    withdraw_once(NodeKernel(runtime.lock, settings.timers), boottime, CUT_BOUND)
     return 0
 
 

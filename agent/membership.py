@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
-from gateway.store.cluster import ClusterStore
 
 from agent.keeper import LeaseKeeper, LeaseStore
 from agent.storage import StorageLink
@@ -22,6 +20,8 @@ from gateway.errors import AlreadyExists, NotFound, RbdgateError
 from gateway.model import ClusterView, Instance, Label, LiveNode
 from gateway.observed import Kernel
 from gateway.plan import anchor_of, plan_nothing
+from gateway.store.client import EtcdClient
+from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers
 
 log = structlog.get_logger("membership")
@@ -35,18 +35,6 @@ class NotYet(Exception):
         self.withdraw = withdraw
 
 
-class Leases(LeaseStore, Protocol):
-    """What the membership needs of etcd beside the keeper's calls."""
-
-    def grant(self, ttl: int) -> int:
-        """A new lease's id."""
-        ...
-
-    def revoke(self, lease: int) -> None:
-        """End a lease and all that stands under it."""
-        ...
-
-
 class Membership:
     """Joins, stays and leaves; the cycle asks it before every plan."""
 
@@ -58,7 +46,8 @@ class Membership:
         boot_id: str,
         timers: Timers,
         store: ClusterStore,
-        leases: Leases,
+        leases: LeaseStore,
+        lease_client: EtcdClient,
         link: StorageLink,
         kernel: KernelDoor,
         runtime: RuntimeDirectory,
@@ -67,7 +56,7 @@ class Membership:
         self.store = store
         self._node, self._version, self._boot_id, self._timers = node, version, boot_id, timers
         self._leases, self._link, self._kernel, self._runtime = leases, link, kernel, runtime
-        self._on_change = on_change
+        self._lease_client, self._on_change = lease_client, on_change
         self._keeper: LeaseKeeper | None = None
         self._resigned: str | None = None
         self._lock = threading.Lock()
@@ -141,11 +130,11 @@ class Membership:
                 f"node {self._node} is live under another lease ({other.lease:x}): an earlier lease of this node has"
                 " not run out yet, or a second machine has the same node name"
             )
-        lease = self._leases.grant(view.settings.lease_ttl)
+        lease = self._lease_client.grant_lease(view.settings.lease_ttl).id
         try:
             self.store.join(self._word(lease, view, kernel))
         except (AlreadyExists, NotFound) as error:
-            self._leases.revoke(lease)
+            self._lease_client.revoke_lease(lease)
             raise NotYet(str(error)) from error
         self._start_keeper(lease)
         self.prove()
@@ -170,7 +159,7 @@ class Membership:
             raise NotYet(self._resigned or "the lease is gone; withdrawing everything", withdraw=True)
         if not keeper.gone:
             try:
-                self._leases.revoke(keeper.lease)
+                self._lease_client.revoke_lease(keeper.lease)
             except RbdgateError as error:
                 raise NotYet(f"the lease of the former membership could not be ended: {error}") from error
         self._link.renew()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.apply import Storage
-from gateway.errors import RbdgateError
+from gateway.errors import RbdgateError, StorageUnavailable
 from gateway.model import Instance
+
+if TYPE_CHECKING:
+    from gateway.storage import CephStorage  # librados is slow to load: it comes with the first connection
 
 log = structlog.get_logger("storage")
 
@@ -24,24 +27,26 @@ RETRY = 2.0
 class StorageLink(threading.Thread):
     """Keeps one connection to RADOS, or says why there is none."""
 
-    def __init__(self, connect: Callable[[], Storage], on_change: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], CephStorage], on_change: Callable[[], None]) -> None:
         super().__init__(name="rados-link", daemon=True)
         self._connect, self._on_change = connect, on_change
-        self._storage: Storage | None = None
+        self._storage: CephStorage | None = None
         self._instance: Instance | None = None
         self._reason = "connecting"
         self._wanted = threading.Event()
         self._wanted.set()
 
     @property
-    def storage(self) -> Storage | None:
+    def storage(self) -> CephStorage | None:
         """The connection, if there is one."""
         return self._storage
 
-    @property
-    def reason(self) -> str:
-        """Why there is no connection."""
-        return self._reason
+    def connected(self) -> CephStorage:
+        """The connection; `StorageUnavailable` with the reason if there is none."""
+        storage = self._storage
+        if storage is None:
+            raise StorageUnavailable(f"this node has no connection to Ceph: {self._reason}")
+        return storage
 
     @property
     def instance(self) -> Instance | None:

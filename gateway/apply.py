@@ -139,9 +139,7 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one 
 
 def _storage(hands: Hands) -> Storage:
     if hands.storage is None:
-        raise StorageUnavailable(
-            "this node has no connection to Ceph; see the log of rbdgate-agent"
-        )
+        raise StorageUnavailable("this node has no connection to Ceph; see the log of rbdgate-agent")
     return hands.storage
 
 

@@ -7,18 +7,19 @@ device's commands (disabling a TPG) is done outside it, so that one stuck image 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from gateway import lio, network
 from gateway.errors import Inconsistent, NotFound, StorageUnavailable
-from gateway.images import krbd
+from gateway.images.krbd import KernelClient, Krbd, client_options
 from gateway.lio.lock import ConfigfsLock
 from gateway.model import Address, ClusterView, ImageSpec, Instance, Iqn
 from gateway.model import Path as ImagePath
 from gateway.observed import ANCHOR, DeviceName, Kernel, Mapping
 from gateway.plan import anchor_of
 from gateway.profile import differences
-from gateway.settings import CephSettings, Settings
+from gateway.timers import Timers
 
 
 class NodeKernel:
@@ -26,29 +27,18 @@ class NodeKernel:
 
     def __init__(
         self,
+        lock: Path,
+        timers: Timers,
         *,
-        ceph: CephSettings,
-        lock: ConfigfsLock,
-        lock_bound: float,
-        osd_request_timeout: float,
-        on_address: Callable[[Address], None] | None = None,
+        client: Callable[[], KernelClient] | None = None,
     ) -> None:
-        self.lock = lock
-        self._ceph, self._lock_bound, self._osd_request_timeout = ceph, lock_bound, osd_request_timeout
-        self._on_address = on_address
+        """`client` tells how krbd logs in, where this process maps at all."""
+        self.lock = ConfigfsLock(lock)
+        self.on_address: Callable[[Address], None] = lambda _address: None
+        """Hears of each address that was just announced for the first time."""
+        self._timers, self._client = timers, client
+        self._krbd = Krbd()
         self._view: ClusterView | None = None
-
-    @classmethod
-    def of(cls, settings: Settings, lock: Path, on_address: Callable[[Address], None] | None = None) -> NodeKernel:
-        """The kernel as the settings file has it."""
-        timers = settings.timers
-        return cls(
-            ceph=settings.ceph,
-            lock=ConfigfsLock(lock),
-            lock_bound=timers.lock_bound,
-            osd_request_timeout=timers.osd_request_timeout,
-            on_address=on_address,
-        )
 
     def observe(self, view: ClusterView | None) -> Kernel:
         """The whole node at one look; without a view, networks are unknown and addresses are those marked as ours."""
@@ -62,7 +52,7 @@ class NodeKernel:
         return Kernel(
             devices=devices,
             targets=targets,
-            mappings=krbd.mappings(),
+            mappings=self._krbd.mappings(),
             addresses=net.addresses,
             cuts=net.cuts,
             networks=net.networks,
@@ -88,17 +78,22 @@ class NodeKernel:
         """Remove an image's targets and backstores; waits for the device's commands outside the lock."""
         for iqn in sorted(iqns):
             lio.disable(iqn)
-        with self.lock.held(self._lock_bound):
+        with self.lock.held(self._timers.lock_bound):
             lio.teardown(uid, iqns)
 
     def unmap(self, number: int) -> None:
-        """Unmap a block device."""
-        krbd.unmap(number)
+        """Unmap a block device; one that is not mapped (any more) is fine."""
+        with suppress(NotFound):
+            self._krbd.unmap(number)
 
     def map_anchor(self, generation: int) -> None:
         """Map the anchor read-only as the first mapping of a new client instance."""
-        pool = self._known_view().settings.anchor_pool
-        self._map(pool, "", ANCHOR, generation, read_only=True)
+        options = client_options(
+            generation,
+            osd_request_timeout=self._timers.osd_request_timeout,
+            mount_timeout=self._timers.rados_operation,
+        )
+        self._krbd.map_anchor(self._known_view().settings.anchor_pool, self._kernel_client(), options)
 
     def anchor_instance(self) -> Instance:
         """The client instance that maps made now will have."""
@@ -106,25 +101,20 @@ class NodeKernel:
 
     def map_image(self, spec: ImageSpec) -> None:
         """Map the image on the anchor's client, which first waits for the newest osdmap."""
-        anchor = self._anchor()
-        name = spec.name
-        mapping = self._map(name.pool, name.namespace, name.name, anchor.generation or 0, read_only=False)
+        mapping = self._krbd.map_image(spec.name, self._kernel_client(), self._anchor())
         if not mapping.is_of(spec):
-            krbd.unmap(mapping.number)
+            self._krbd.unmap(mapping.number)
             raise Inconsistent(
-                f"image {name} has the id {mapping.image_id}, and this target was made for id {spec.image_id}: the image"
-                f" was replaced; restore the old one, or delete the target with --keep and adopt the new image"
+                f"image {spec.name} has the id {mapping.image_id}, and this target was made for id {spec.image_id}:"
+                f" the image was replaced; restore the old one, or delete the target with --keep and adopt the new one"
             )
-        if mapping.instance != anchor.instance:
-            krbd.unmap(mapping.number)
-            raise Inconsistent(f"image {name} was mapped by client {mapping.instance}, not the anchor's")
 
     def build(self, spec: ImageSpec, device: DeviceName) -> None:
         """Build the export with nothing enabled, then compare what is read back with the spec."""
-        mapping = next((m for m in krbd.mappings() if m.is_of(spec)), None)
+        mapping = next((m for m in self._krbd.mappings() if m.is_of(spec)), None)
         if mapping is None:
             raise NotFound(f"image {spec.name} is not mapped on this node")
-        with self.lock.held(self._lock_bound):
+        with self.lock.held(self._timers.lock_bound):
             lio.build(spec, device, mapping.dev_path)
         built = next((d for d in lio.observe_devices() if d.name == device), None)
         wrong = differences(spec, built, lio.observe_target(spec.identity.iqn))
@@ -139,12 +129,11 @@ class NodeKernel:
             raise NotFound(f"no interface of this node has an address in network {path.network}")
         network.cut({path.address})
         network.add_address(interface.name, path.address)
-        with self.lock.held(self._lock_bound):
+        with self.lock.held(self._timers.lock_bound):
             lio.open_portal(spec.identity.iqn, path)
         network.uncut({path.address})
         self.announce(path.address)
-        if self._on_address is not None:
-            self._on_address(path.address)
+        self.on_address(path.address)
 
     def announce(self, address: Address) -> None:
         """Announce the address on the interface it is on; nothing happens if it is not here."""
@@ -160,19 +149,13 @@ class NodeKernel:
 
     def set_initiators(self, spec: ImageSpec, add: frozenset[Iqn], remove: frozenset[Iqn]) -> None:
         """Change the ACLs of an exported image."""
-        with self.lock.held(self._lock_bound):
+        with self.lock.held(self._timers.lock_bound):
             lio.set_acls(spec.identity.iqn, add, remove)
 
-    def _map(self, pool: str, namespace: str, name: str, generation: int, *, read_only: bool) -> Mapping:
-        return krbd.map_image(
-            self._ceph,
-            pool=pool,
-            namespace=namespace,
-            name=name,
-            generation=generation,
-            osd_request_timeout=self._osd_request_timeout,
-            read_only=read_only,
-        )
+    def _kernel_client(self) -> KernelClient:
+        if self._client is None:
+            raise StorageUnavailable("this process does not map images")
+        return self._client()
 
     def _known_view(self) -> ClusterView:
         if self._view is None:
@@ -181,7 +164,7 @@ class NodeKernel:
 
     def _anchor(self) -> Mapping:
         pool = self._known_view().settings.anchor_pool
-        mappings = krbd.mappings()
+        mappings = self._krbd.mappings()
         anchor = anchor_of(Kernel((), (), mappings, {}, frozenset(), {}), pool)
         if anchor is None:
             raise StorageUnavailable(f"the anchor image {pool}/{ANCHOR} is not mapped on this node")

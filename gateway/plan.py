@@ -312,7 +312,7 @@ class _Planner:
         idle = self.kernel.cuts - set(self.kernel.addresses) - exported - self.cut
         if idle:
             steps.append(Uncut(frozenset(idle)))
-        used = {m.instance for m in self.kernel.mappings} | {self.me.rados}
+        used = {m.instance for m in self.kernel.mappings} | ({self.me.rados} if self.me.rados else set())
         stale = tuple(
             record
             for record in self.view.records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from dataclasses import replace
 
@@ -156,7 +157,7 @@ def test_an_unclaimed_image_is_taken_served_and_then_left_alone() -> None:
 
 
 def test_a_crashed_holder_is_fenced_before_the_image_is_mapped_elsewhere() -> None:
-    """After a power cut every instance of the old holder is blocklisted before the new one maps (the fake asserts it)."""
+    """After a power cut every instance of the old holder is blocklisted before the header is taken and mapped."""
     store, pool, nodes = world()
     first = nodes[0]
     first.settle()
@@ -228,7 +229,7 @@ def test_a_planned_move_fences_nobody() -> None:
 
 def test_a_deleted_image_is_withdrawn_and_released() -> None:
     """An image marked as deleting leaves no trace on its holder and nobody claims it again."""
-    store, pool, (node,) = world(nodes=1)
+    store, _pool, (node,) = world(nodes=1)
     node.settle()
     spec = spec_of(1)
     store.set(images={spec.name: replace(spec, deleting=True)})
@@ -241,7 +242,7 @@ def test_a_deleted_image_is_withdrawn_and_released() -> None:
 
 def test_a_lost_link_takes_only_its_path_down_and_keeps_the_rest() -> None:
     """The path on a network without link goes down alone, and comes up again with the link."""
-    store, pool, (node,) = world(nodes=1)
+    _store, _pool, (node,) = world(nodes=1)
     node.settle()
     spec = spec_of(1)
     up = dict(node.kernel.state.networks)
@@ -257,7 +258,7 @@ def test_a_lost_link_takes_only_its_path_down_and_keeps_the_rest() -> None:
 
 def test_initiators_change_while_exported() -> None:
     """Allowing and denying an initiator changes ACLs in place: no cut, no new device."""
-    store, pool, (node,) = world(nodes=1)
+    store, _pool, (node,) = world(nodes=1)
     node.settle()
     device = node.kernel.state.devices[0]
     spec = replace(spec_of(1), initiators=(Iqn("iqn.1993-08.org.debian:01:b"),))
@@ -282,7 +283,7 @@ def test_a_restarted_agent_refreshes_its_hold_without_touching_the_export() -> N
 
 def test_an_unreadable_spec_neither_stops_nor_moves_its_image() -> None:
     """Garbage over a spec leaves the export as it is, and the other images are served."""
-    store, pool, (node,) = world(images=2, nodes=1)
+    store, _pool, (node,) = world(images=2, nodes=1)
     node.settle()
     before = node.kernel.state
     rest = {name: spec for name, spec in store.state.images.items() if name != spec_of(1).name}
@@ -293,7 +294,7 @@ def test_an_unreadable_spec_neither_stops_nor_moves_its_image() -> None:
 
 def test_busy_images_are_left_out() -> None:
     """An image whose steps still run gets no second plan, and its addresses are not taken for leftovers."""
-    store, pool, (node,) = world(nodes=1)
+    _store, _pool, (node,) = world(nodes=1)
     node.settle()
     spec = spec_of(1)
     halfway = replace(node.kernel.state, targets=())
@@ -304,7 +305,7 @@ def test_busy_images_are_left_out() -> None:
 
 def test_nothing_is_claimed_without_a_guard_or_a_client() -> None:
     """A node whose guard is dead, or that has no RADOS client, takes nothing up."""
-    store, pool, (node,) = world(nodes=1)
+    store, _pool, (node,) = world(nodes=1)
     node.turn()
     node.turn()
     situation = replace(node.situation(), view=replace(store.state, claims={}))
@@ -315,7 +316,7 @@ def test_nothing_is_claimed_without_a_guard_or_a_client() -> None:
 
 def test_the_order_of_a_takeover_is_take_map_build_open() -> None:
     """A plan never maps before the hold was taken, nor opens a path before the build."""
-    store, pool, (node,) = world(nodes=1)
+    _store, _pool, (node,) = world(nodes=1)
     node.turn()
     node.turn()
     steps = [type(step) for step in plan(node.situation()).images[spec_of(1).uid]]
@@ -324,7 +325,7 @@ def test_the_order_of_a_takeover_is_take_map_build_open() -> None:
 
 def test_no_step_starts_to_serve_after_the_tenure() -> None:
     """TakeHold and OpenPath are refused when the tenure does not cover the claim."""
-    store, pool, (node,) = world(nodes=1)
+    store, _pool, (node,) = world(nodes=1)
     node.settle()
     node.serving = False
     spec = spec_of(1)
@@ -356,7 +357,7 @@ class Interrupted(Exception):
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=4))
 def test_an_agent_that_dies_anywhere_is_taken_up_by_the_next(stops: list[int]) -> None:
     """After a death before any act, also several times in a row, the next agent comes to serve and to rest."""
-    store, pool, (node,) = world(images=2, nodes=1)
+    _store, _pool, (node,) = world(images=2, nodes=1)
     for stop in stops:
         left = stop
 
@@ -382,7 +383,7 @@ def test_an_agent_that_dies_anywhere_is_taken_up_by_the_next(stops: list[int]) -
 @given(st.integers(0, 40), st.integers(0, 12))
 def test_a_guard_that_dies_anywhere_is_taken_up_by_the_next(steps: int, stop: int) -> None:
     """From any halfway export, and any halfway withdrawal of it, a withdrawal leaves nothing of ours behind."""
-    store, pool, (node,) = world(nodes=1)
+    _store, _pool, (node,) = world(nodes=1)
     for limit, act in ((steps, node.settle), (stop, node.withdraw)):
         left = limit
 
@@ -393,10 +394,8 @@ def test_a_guard_that_dies_anywhere_is_taken_up_by_the_next(steps: int, stop: in
                 raise Interrupted
 
         node.kernel.before = die
-        try:
+        with contextlib.suppress(Interrupted):
             act()
-        except Interrupted:
-            pass
         node.kernel.before = lambda _act: None
     node.withdraw()
     state = node.kernel.state

@@ -1,0 +1,75 @@
+"""RADOS as a step needs it: who has an image open, the fence, and the header's holder; one connection, one instance."""
+
+from __future__ import annotations
+
+from gateway.apply import Openers
+from gateway.errors import LostRace, NotFound
+from gateway.images.cluster import CephConnection
+from gateway.images.fence import blocklist, fence
+from gateway.images.header import Holder, refresh, release, take_over
+from gateway.images.image import describe_image, header_of
+from gateway.images.krbd import KernelClient
+from gateway.model import ImageSpec, Instance, Label
+from gateway.settings import CephSettings
+from gateway.timers import BLOCKLIST_EXPIRY
+
+
+class CephStorage:
+    """The real storage behind the steps. Every act raises what its room raises."""
+
+    def __init__(self, connection: CephConnection, node: Label) -> None:
+        self._connection, self._node = connection, node
+        self._monitors = connection.mon_addresses()
+
+    @classmethod
+    def connect(cls, settings: CephSettings, node: Label, op_timeout: float) -> CephStorage:
+        """A new connection, with a new client instance."""
+        connection = CephConnection(settings.conf, settings.user, settings.keyring, op_timeout=op_timeout)
+        return cls(connection, node)
+
+    @property
+    def instance(self) -> Instance:
+        """This connection's client instance."""
+        return self._connection.instance
+
+    @property
+    def kernel_client(self) -> KernelClient:
+        """How the kernel logs in to the same cluster as the same user."""
+        return KernelClient(self._monitors, self._connection.user, self._connection.key)
+
+    def openers(self, spec: ImageSpec) -> Openers:
+        """The header's holder, its watchers and its lock's owners, read now."""
+        facts = describe_image(self._connection, spec.name)
+        if facts.image_id != spec.image_id:
+            raise NotFound(f"image {spec.name} has the id {facts.image_id} now, not {spec.image_id}: it was replaced")
+        holder = header_of(self._connection, spec.name, spec.image_id).read().holder
+        named = frozenset(holder.instances) if holder is not None and not holder.released else frozenset()
+        return Openers(holder, facts.openers | named)
+
+    def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None:
+        """Blocklist the victims and show on the image's own objects that it holds."""
+        facts = describe_image(self._connection, spec.name)
+        fence(self._connection, victims, facts.touches, expire=BLOCKLIST_EXPIRY)
+
+    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None:
+        """Swap the header's holder from exactly the one that was read to this node."""
+        take_over(header_of(self._connection, spec.name, spec.image_id), expected, mine)
+
+    def refresh(self, spec: ImageSpec, mine: Holder) -> None:
+        """Put this node's present instances into the header it holds."""
+        refresh(header_of(self._connection, spec.name, spec.image_id), mine)
+
+    def release(self, spec: ImageSpec, token: int) -> None:
+        """Say in the header that the image was let go cleanly; a header that never named this claim says nothing."""
+        try:
+            release(header_of(self._connection, spec.name, spec.image_id), token, self._node)
+        except (LostRace, NotFound):
+            return
+
+    def missing_from_blocklist(self, fenced: frozenset[Instance]) -> frozenset[Instance]:
+        """Which of these instances have no entry on the blocklist (any more)."""
+        return fenced - blocklist(self._connection).keys()
+
+    def fence_again(self, victims: frozenset[Instance]) -> None:
+        """Put entries that vanished on the blocklist again."""
+        fence(self._connection, victims, (), expire=BLOCKLIST_EXPIRY)

@@ -1,0 +1,122 @@
+"""The lease keeper and the tenure: counted from before the send, proven with the claims, never blocked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.keeper import LeaseKeeper
+from agent.tenure import RuntimeDirectory, Tenure
+from gateway.errors import LeaseGone, StoreUnavailable
+from gateway.timers import Timers
+
+TIMERS = Timers()
+
+
+class ScriptedStore:
+    """Answers each keepalive as told; `time` moves as each call is answered."""
+
+    def __init__(self, *answers: float | Exception, takes: float = 0.0) -> None:
+        self.answers, self.takes, self.now = list(answers), takes, 100.0
+        self.claims: dict[str, int] = {"a" * 16: 7}
+        self.asked = threading.Semaphore(0)
+
+    def keepalive(self, lease: int, *, timeout: float) -> float:
+        """The next answer of the script; after its end the lease is gone."""
+        self.now += self.takes
+        answer = self.answers.pop(0) if self.answers else LeaseGone("over")
+        self.asked.release()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def own_claims(self, lease: int, *, timeout: float) -> dict[str, int]:
+        """The claims as set."""
+        self.now += self.takes
+        return dict(self.claims)
+
+
+def keeper_on(store: ScriptedStore, path: Path, on_change: Callable[[], None] = lambda: None) -> LeaseKeeper:
+    """A keeper on the script's clock."""
+    return LeaseKeeper(
+        store,
+        5,
+        boot_id="boot",
+        timers=TIMERS,
+        runtime=RuntimeDirectory(path),
+        on_change=on_change,
+        clock=lambda: store.now,
+    )
+
+
+def test_the_tenure_is_counted_from_before_the_send(tmp_path: Path) -> None:
+    """However long the answers took, the tenure ends TTL minus margin after the keepalive was sent."""
+    store = ScriptedStore(10.0, takes=1.4)
+    keeper = keeper_on(store, tmp_path)
+    assert keeper._renew()
+    assert keeper.tenure.end == 100.0 + TIMERS.tenure
+    assert RuntimeDirectory(tmp_path).read_tenure("boot") == keeper.tenure
+
+
+def test_a_failed_renewal_leaves_the_tenure_as_it_was(tmp_path: Path) -> None:
+    """No answer is not an end: the tenure proven before runs out by itself."""
+    store = ScriptedStore(10.0, StoreUnavailable("no answer"))
+    keeper = keeper_on(store, tmp_path)
+    keeper._renew()
+    before = keeper.tenure
+    assert not keeper._renew()
+    assert keeper.tenure == before
+
+
+def test_a_lease_that_is_gone_ends_the_tenure_at_once(tmp_path: Path) -> None:
+    """LeaseGone ends the tenure, on file too, and wakes the cycle."""
+    woken = threading.Event()
+    keeper = keeper_on(ScriptedStore(10.0), tmp_path, woken.set)
+    keeper.start()
+    keeper.prove(5.0)
+    keeper.prove(5.0)
+    keeper.join(5.0)
+    assert keeper.gone
+    assert woken.is_set()
+    assert not keeper.tenure.runs(0.0)
+    on_file = RuntimeDirectory(tmp_path).read_tenure("boot")
+    assert on_file is not None
+    assert not on_file.runs(0.0)
+
+
+def test_a_claim_that_vanished_wakes_the_cycle_and_is_not_covered(tmp_path: Path) -> None:
+    """A claim that is not seen under the lease may not be served, though the tenure runs."""
+    woken = threading.Event()
+    store = ScriptedStore(10.0, 10.0)
+    keeper = keeper_on(store, tmp_path, woken.set)
+    keeper._renew()
+    assert keeper.tenure.covers("a" * 16, 7, 101.0)
+    assert not keeper.tenure.covers("a" * 16, 8, 101.0)
+    store.claims = {}
+    keeper._renew()
+    assert woken.is_set()
+    assert keeper.tenure.runs(101.0)
+    assert not keeper.tenure.covers("a" * 16, 7, 101.0)
+
+
+def test_prove_waits_for_a_renewal_that_began_after_the_call(tmp_path: Path) -> None:
+    """A proof asked for after a claim covers that claim."""
+    store = ScriptedStore(*[10.0] * 50)
+    keeper = keeper_on(store, tmp_path)
+    keeper.start()
+    keeper.prove(5.0)
+    store.claims = {"b" * 16: 9}
+    assert keeper.prove(5.0).claims == {"b" * 16: 9}
+    keeper.stop()
+
+
+def test_a_tenure_of_another_boot_or_a_damaged_file_says_nothing(tmp_path: Path) -> None:
+    """What cannot be understood gives nobody the right to serve."""
+    runtime = RuntimeDirectory(tmp_path)
+    assert runtime.read_tenure("boot") is None
+    runtime.write_tenure(Tenure("boot", 5, 1.0, {}))
+    assert runtime.read_tenure("other") is None
+    for garbage in ("", "{", "[]", '{"boot_id": "boot"}', '{"boot_id":"boot","lease":1,"end":"x","claims":{}}'):
+        (tmp_path / "tenure").write_text(garbage)
+        assert runtime.read_tenure("boot") is None
