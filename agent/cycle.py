@@ -33,6 +33,9 @@ log = structlog.get_logger("cycle")
 GUARD_STALE = 5.0
 """A guard whose sign of life is older than this, in seconds, is taken for dead."""
 
+FENCES = "fences"
+"""The workers' key for the check of the blocklist."""
+
 
 class Observer(Protocol):
     """Reads this node's kernel; raises when any part of it is unknown."""
@@ -70,6 +73,7 @@ class Cycle:
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._guard_sign = wake, guard_sign
         self._unclaimed_since: dict[str, float] = {}
+        self._fences_checked = 0.0
         self._published: bytes | None = None
         self._stop = threading.Event()
 
@@ -120,6 +124,7 @@ class Cycle:
             )
             turn = Turn(view, kernel, plan(situation))
         self._carry_out(turn)
+        self._keep_fences(turn.view)
         self._report(turn)
         return turn
 
@@ -167,6 +172,13 @@ class Cycle:
                 self._membership.prove()
         if steps:
             self._wake.set("image")
+
+    def _keep_fences(self, view: ClusterView | None) -> None:
+        """Now and then, put fences on record whose blocklist entry has vanished on the blocklist again."""
+        now = boottime()
+        if view is not None and view.fences and now - self._fences_checked >= self._timers.blocklist_check:
+            self._fences_checked = now
+            self._workers.submit(FENCES, partial(self._membership.keep_fences, frozenset(view.fences)))
 
     def _report(self, turn: Turn) -> None:
         if turn.view is None:

@@ -117,6 +117,14 @@ class Membership:
         """What this turn's steps work with."""
         return Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
 
+    def keep_fences(self, fenced: frozenset[Instance]) -> None:
+        """Fence again whatever of this has no entry on the blocklist any more."""
+        storage = self._link.connected()
+        missing = storage.missing_from_blocklist(fenced)
+        if missing:
+            log.warning("fences vanished from the blocklist; adding them again", instances=sorted(map(str, missing)))
+            storage.fence_again(missing)
+
     def publish(self, report: bytes) -> None:
         """Write the node's report under its lease."""
         self.store.publish_status(self._node, self.tenure.lease, report)
@@ -130,7 +138,7 @@ class Membership:
                 f"node {self._node} is live under another lease ({other.lease:x}): an earlier lease of this node has"
                 " not run out yet, or a second machine has the same node name"
             )
-        lease = self._lease_client.grant_lease(view.settings.lease_ttl).id
+        lease = self._lease_client.grant_lease(round(self._timers.lease_ttl)).id
         try:
             self.store.join(self._word(lease, view, kernel))
         except (AlreadyExists, NotFound) as error:
