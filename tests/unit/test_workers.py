@@ -18,7 +18,11 @@ def test_a_hanging_image_keeps_only_itself_busy() -> None:
     """While one key's work hangs, it is not started twice and another key's work is done."""
     pool, done = workers()
     release, ran = threading.Event(), threading.Event()
-    assert pool.submit("stuck", lambda: None if release.wait(10) else None)
+
+    def hang() -> None:
+        release.wait(10)
+
+    assert pool.submit("stuck", hang)
     assert not pool.submit("stuck", ran.set)
     assert pool.submit("other", ran.set)
     assert ran.wait(10)
@@ -46,7 +50,11 @@ def test_a_failure_is_told_and_postpones_the_next_try() -> None:
 def test_a_bug_in_one_image_does_not_kill_the_thread() -> None:
     """An exception that is none of ours is a failure like any other."""
     pool, done = workers()
+
+    def stumble() -> None:
+        raise KeyError("none of ours")
+
     for key in ("a", "b", "c"):
-        assert pool.submit(key, lambda: [].pop())
+        assert pool.submit(key, stumble)
         assert done.acquire(timeout=10)
         assert pool.error(key) is not None

@@ -1,0 +1,101 @@
+"""The guard: leaves a running tenure alone, and takes everything down, cut first, when it is over."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.guard import Guard
+from agent.tenure import RuntimeDirectory, Tenure
+from agent.workers import Workers
+from gateway.lio.lock import ConfigfsLock
+from gateway.model import Address
+from gateway.timers import Timers
+from tests.unit.test_plan import Node, spec_of, world
+
+TIMERS = Timers()
+
+
+class Watched:
+    """A guard over a node on fakes that serves one image."""
+
+    def __init__(self, path: Path) -> None:
+        _, self.pool, (self.node,) = world(nodes=1)
+        self.node.settle()
+        self.acts: list[str] = []
+        self.node.kernel.before = self.acts.append
+        self.runtime = RuntimeDirectory(path)
+        kernel = self.node.kernel
+        kernel.lock = ConfigfsLock(path / "lock")  # type: ignore[attr-defined]
+        kernel.portal_addresses = self.portal_addresses  # type: ignore[attr-defined]
+        self.workers = Workers(threads=2, retry_first=0.01, retry_last=0.01, on_done=lambda: None)
+        self.guard = Guard(
+            boot_id="boot",
+            timers=TIMERS,
+            runtime=self.runtime,
+            kernel=kernel,  # type: ignore[arg-type]
+            workers=self.workers,
+        )
+
+    def portal_addresses(self) -> frozenset[Address]:
+        """The addresses on the fake."""
+        return frozenset(self.node.kernel.state.addresses)
+
+    def look(self, now: float) -> None:
+        """One look, and what it started is done."""
+        self.guard.look(now)
+        deadline = time.monotonic() + 10
+        while self.workers.busy() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    """A node with an export and its guard."""
+    return Watched(tmp_path)
+
+
+def served(node: Node) -> bool:
+    """Whether the node's image is up."""
+    return node.serves(spec_of(1))
+
+
+def test_a_running_tenure_is_left_alone(watched: Watched) -> None:
+    """Nothing is touched up to the tenure's end and the grace after it."""
+    watched.runtime.write_tenure(Tenure("boot", 1, 100.0, {}))
+    watched.look(99.0)
+    watched.look(100.0 + TIMERS.guard_grace - 0.01)
+    assert watched.acts == []
+    assert served(watched.node)
+
+
+def test_after_the_tenure_everything_goes_and_the_cut_is_first(watched: Watched) -> None:
+    """Cut, addresses off, then LIO and krbd, and in the end nothing of ours is left, the cuts included."""
+    watched.runtime.write_tenure(Tenure("boot", 1, 100.0, {}))
+    for turn in range(6):
+        watched.look(101.0 + turn * 10)
+    assert watched.acts[:2] == ["cut", "remove_addresses"]
+    state = watched.node.kernel.state
+    assert (state.devices, state.targets, state.mappings, state.addresses, state.cuts) == ((), (), (), {}, frozenset())
+
+
+@pytest.mark.parametrize("content", [None, "", "garbage", '{"boot_id": "another"}'])
+def test_no_readable_tenure_is_no_tenure(watched: Watched, content: str | None) -> None:
+    """Without a file, or with one that says nothing, the node may not serve."""
+    if content is not None:
+        watched.runtime.path.joinpath("tenure").write_text(content)
+    watched.look(1.0)
+    assert watched.acts[0] == "cut"
+    assert not watched.node.kernel.state.addresses
+
+
+def test_a_tenure_that_runs_again_stops_the_withdrawal(watched: Watched) -> None:
+    """When the agent proves its lease anew, the guard leaves the node to it."""
+    watched.runtime.write_tenure(Tenure("boot", 1, 100.0, {}))
+    watched.look(101.0)
+    watched.runtime.write_tenure(Tenure("boot", 1, 200.0, {}))
+    before = list(watched.acts)
+    watched.look(101.5)
+    assert watched.acts == before
