@@ -33,7 +33,7 @@ log = structlog.get_logger("cycle")
 GUARD_STALE = 5.0
 """A guard whose sign of life is older than this, in seconds, is taken for dead."""
 
-FENCES = "fences"
+BLOCKLIST = "blocklist"
 """The workers' key for the check of the blocklist."""
 
 
@@ -73,7 +73,7 @@ class Cycle:
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._guard_sign = wake, guard_sign
         self._unclaimed_since: dict[str, float] = {}
-        self._fences_checked = 0.0
+        self._blocklist_checked = 0.0
         self._published: bytes | None = None
         self._stop = threading.Event()
 
@@ -124,7 +124,7 @@ class Cycle:
             )
             turn = Turn(view, kernel, plan(situation))
         self._carry_out(turn)
-        self._keep_fences(turn.view)
+        self._check_blocklist(turn)
         self._report(turn)
         return turn
 
@@ -173,12 +173,15 @@ class Cycle:
         if steps:
             self._wake.set("image")
 
-    def _keep_fences(self, view: ClusterView | None) -> None:
-        """Now and then, put fences on record whose blocklist entry has vanished on the blocklist again."""
+    def _check_blocklist(self, turn: Turn) -> None:
+        """Now and then, hold the fences on record and this node's own instances against Ceph's blocklist."""
         now = boottime()
-        if view is not None and view.fences and now - self._fences_checked >= self._timers.blocklist_check:
-            self._fences_checked = now
-            self._workers.submit(FENCES, partial(self._membership.keep_fences, frozenset(view.fences)))
+        if turn.view is not None and now - self._blocklist_checked >= self._timers.blocklist_check:
+            self._blocklist_checked = now
+            word = turn.view.live.get(self._node)
+            own = frozenset(word.instances) if word else frozenset()
+            check = partial(self._membership.check_blocklist, frozenset(turn.view.fences), own)
+            self._workers.submit(BLOCKLIST, check)
 
     def _report(self, turn: Turn) -> None:
         if turn.view is None:

@@ -34,23 +34,22 @@ class LeaseStore(Protocol):
 
 
 class LeaseKeeper(threading.Thread):
-    """Renews one lease until it is gone or the keeper is told to stop."""
+    """Renews one lease until it is gone or the keeper is told to stop; begins from the tenure proven so far."""
 
     def __init__(
         self,
         store: LeaseStore,
-        lease: int,
+        tenure: Tenure,
         *,
-        boot_id: str,
         timers: Timers,
         runtime: RuntimeDirectory,
         on_change: Callable[[], None],
         clock: Callable[[], float] = boottime,
     ) -> None:
         super().__init__(name="lease-keeper", daemon=True)
-        self._store, self.lease, self._boot_id = store, lease, boot_id
+        self._store, self.lease, self._boot_id = store, tenure.lease, tenure.boot_id
         self._timers, self._runtime, self._on_change, self._clock = timers, runtime, on_change, clock
-        self._tenure = Tenure(boot_id, lease, 0.0)
+        self._tenure = tenure
         self._wake = threading.Event()
         self._stop_requested = threading.Event()
         self._proofs = threading.Condition()

@@ -75,7 +75,7 @@ class Membership:
         if tenure is None or tenure.end <= 0:
             return False
         log.info("taking up the lease of a former agent", lease=f"{tenure.lease:x}")
-        self._start_keeper(tenure.lease)
+        self._start_keeper(tenure)  # what the predecessor proved holds until its end: nothing is withdrawn meanwhile
         return True
 
     def ensure(self, view: ClusterView | None, kernel: Kernel) -> None:
@@ -117,10 +117,13 @@ class Membership:
         """What this turn's steps work with."""
         return Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
 
-    def keep_fences(self, fenced: frozenset[Instance]) -> None:
-        """Fence again whatever of this has no entry on the blocklist any more."""
+    def check_blocklist(self, fenced: frozenset[Instance], own: frozenset[Instance]) -> None:
+        """Fence again whatever has no entry any more; resign if one of this node's own instances has one."""
         storage = self._link.connected()
-        missing = storage.missing_from_blocklist(fenced)
+        listed = storage.blocklisted()
+        if own & listed:
+            self.resign(f"this node's client {min(own & listed)} is on Ceph's blocklist: somebody fenced this node")
+        missing = fenced - listed
         if missing:
             log.warning("fences vanished from the blocklist; adding them again", instances=sorted(map(str, missing)))
             storage.fence_again(missing)
@@ -144,15 +147,14 @@ class Membership:
         except (AlreadyExists, NotFound) as error:
             self._lease_client.revoke_lease(lease)
             raise NotYet(str(error)) from error
-        self._start_keeper(lease)
+        self._start_keeper(Tenure(self._boot_id, lease, 0.0))
         self.prove()
 
-    def _start_keeper(self, lease: int) -> None:
+    def _start_keeper(self, tenure: Tenure) -> None:
         self._resigned = None
         self._keeper = LeaseKeeper(
             self._leases,
-            lease,
-            boot_id=self._boot_id,
+            tenure,
             timers=self._timers,
             runtime=self._runtime,
             on_change=lambda: self._on_change("lease"),
@@ -175,8 +177,13 @@ class Membership:
 
     def _speak(self, view: ClusterView, kernel: Kernel) -> None:
         word = self._word(self.tenure.lease, view, kernel)
-        if self.tenure.lease and view.live.get(self._node) != word:
+        if not self.tenure.lease or view.live.get(self._node) == word:
+            return
+        try:
             self.store.refresh_live(word)
+        except RbdgateError as error:  # what is served goes on; nothing is claimed before the word is true
+            log.warning("this node's word in etcd is not refreshed", error=str(error))
+        else:
             self._on_change("live")
 
     def _word(self, lease: int, view: ClusterView, kernel: Kernel) -> LiveNode:

@@ -66,9 +66,9 @@ class CephStorage:
         except (LostRace, NotFound):
             return
 
-    def missing_from_blocklist(self, fenced: frozenset[Instance]) -> frozenset[Instance]:
-        """Which of these instances have no entry on the blocklist (any more)."""
-        return fenced - blocklist(self._connection).keys()
+    def blocklisted(self) -> frozenset[Instance]:
+        """Every instance that has an entry on the blocklist now."""
+        return frozenset(blocklist(self._connection))
 
     def fence_again(self, victims: frozenset[Instance]) -> None:
         """Put entries that vanished on the blocklist again."""

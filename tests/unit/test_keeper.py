@@ -41,8 +41,7 @@ def keeper_on(store: ScriptedStore, path: Path, on_change: Callable[[], None] = 
     """A keeper on the script's clock."""
     return LeaseKeeper(
         store,
-        5,
-        boot_id="boot",
+        Tenure("boot", 5, 0.0),
         timers=TIMERS,
         runtime=RuntimeDirectory(path),
         on_change=on_change,
