@@ -17,7 +17,7 @@ from gateway.model import Address
 from gateway.network.interfaces import OUR_PROTOCOL, AddressEntry, addresses, links
 from gateway.network.netlink import CREATE_NEW, Netlink, Request, attribute, expect
 
-_NEWADDR, _DELADDR, _GETROUTE = 20, 21, 26
+_NEWADDR, _DELADDR, _GETADDR, _GETROUTE = 20, 21, 22, 26
 _RTA_DST, _RTN_LOCAL = 1, 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 6, 8, 11
 _NODAD, _NO_PREFIX_ROUTE = 0x02, 0x200
@@ -32,11 +32,11 @@ def add_address(interface: str, address: Address) -> None:
     """
     with Netlink() as kernel:
         index = _index(interface)
-        if _is_local(kernel, address):
+        if _is_here(kernel, address):
             _expect_nowhere_else(kernel, interface, index, address)
         answers = kernel.apply([Request(_NEWADDR, _body(index, address, new=True), CREATE_NEW)])
         expect(answers, [f"{address} to {interface}"], "add", fine=errno.EEXIST)
-        if not _is_local(kernel, address):
+        if not _is_here(kernel, address):
             raise Inconsistent(f"{address} was added to {interface} and is not there")
 
 
@@ -72,11 +72,18 @@ def _expect_nowhere_else(kernel: Netlink, interface: str, index: int, address: A
         raise Inconsistent(f"{address} is on interface {name}, not on {interface}; remove it there first")
 
 
-def _is_local(kernel: Netlink, address: Address) -> bool:
-    """Whether the kernel delivers packets for the address to itself: it answers with a route of type RTN_LOCAL."""
-    family = _family(address)
-    body = struct.pack("=BBBBBBBBI", family, address.max_prefixlen, *bytes(6), 0) + attribute(_RTA_DST, address.packed)
-    code, answer = kernel.ask(_GETROUTE, body)
+def _is_here(kernel: Netlink, address: Address) -> bool:
+    """Whether some interface of this node has the address, asked for it alone.
+
+    IPv4 has no such question, but the local route that comes with an address is there at once (RTN_LOCAL); IPv6 makes
+    that route a moment later, but can be asked for an address.
+    """
+    if address.version == 6:
+        body = struct.pack("=BBBBI", socket.AF_INET6, address.max_prefixlen, 0, 0, 0)
+        code, _ = kernel.ask(_GETADDR, body + attribute(_IFA_ADDRESS, address.packed))
+        return code == 0
+    body = struct.pack("=BBBBBBBBI", socket.AF_INET, address.max_prefixlen, *bytes(6), 0)
+    code, answer = kernel.ask(_GETROUTE, body + attribute(_RTA_DST, address.packed))
     return code == 0 and answer[7] == _RTN_LOCAL
 
 
