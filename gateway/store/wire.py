@@ -23,10 +23,13 @@ os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
 # A member that goes away is a normal event here and becomes one of our errors; gRPC would print it to stderr as well.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+from google.protobuf.internal import api_implementation
+
+if api_implementation.Type() != "python":
+    raise ImportError("protobuf was loaded earlier and not in pure Python; import gateway.store.wire first")
+
 with warnings.catch_warnings():
-    warnings.simplefilter(
-        "ignore", DeprecationWarning
-    )  # old generated code: nothing a user could do about it
+    warnings.simplefilter("ignore", DeprecationWarning)  # of the old generated code: no user can do anything
     import etcd3
     import grpc
     from etcd3 import etcdrpc
@@ -134,6 +137,8 @@ _REFUSALS = frozenset(
         grpc.StatusCode.UNIMPLEMENTED,
     }
 )
+# The same under RESOURCE_EXHAUSTED: etcd's words, and Go's of a request it did not even read.
+_REFUSED = ("etcdserver: mvcc: database space exceeded", "grpc: received message larger than max")
 # Refused before anything was proposed (etcd `v3rpc/interceptor.go` and `v3_server.go`), or never sent (gRPC's own text;
 # should it change, such an error counts as UNKNOWN, which is the safe side).
 _NOT_DONE = ("etcdserver: no leader", "etcdserver: too many requests", "failed to connect to all addresses")
@@ -146,7 +151,7 @@ def verdict(error: Message) -> Verdict:
         return Verdict.LEASE_GONE
     if "required revision has been compacted" in details:
         return Verdict.COMPACTED
-    if error.code() in _REFUSALS or "database space exceeded" in details:
+    if error.code() in _REFUSALS or any(text in details for text in _REFUSED):
         return Verdict.REFUSED
     if any(text in details for text in _NOT_DONE):
         return Verdict.NOT_DONE

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,9 @@ class Member:
 
     def start(self) -> None:
         """Start the member on the data it has, or as a new one; RuntimeError if it runs already."""
-        self.process.start(self.command, log=self.log)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # that it outlives its Popen is what it is for
+            self.process.start(self.command, log=self.log)
 
     def stop(self) -> None:
         """Freeze the member with SIGSTOP: connections stay open and nothing answers."""
