@@ -57,9 +57,7 @@ class FakeEtcd:
         with self._turn():
             items = (item for key, item in self._keys.items() if key.startswith(prefix))
             ordered = sorted(items, key=lambda item: item.key.encode("utf-8", "surrogateescape"))
-            return Snapshot(
-                self._revision, tuple(replace(item, value=b"") if keys_only else item for item in ordered)
-            )
+            return Snapshot(self._revision, tuple(replace(item, value=b"") if keys_only else item for item in ordered))
 
     def get(self, key: str, *, timeout: float | None = None) -> KeyValue | None:
         """One key."""
