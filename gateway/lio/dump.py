@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rtslib_fb import FabricModule, RTSLibError, StorageObject
+from rtslib_fb import FabricModule, RTSLibError
+from rtslib_fb.tcm import StorageObject
 
 from gateway.errors import KernelRefused
 
