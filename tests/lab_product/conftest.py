@@ -1,0 +1,128 @@
+"""One lab for all tests here, one disk on it, and health again after every test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.timers import BLOCKLIST_EXPIRY
+from tests.lab.cluster import Lab
+from tests.lab.machine import State
+from tests.lab_product.scene import Disk, Scene
+from tests.lab_product.waiting import until
+from tests.lab_product.writing import Writing
+
+IMAGE = "rbd/product"
+SAMPLES = "/var/tmp/rbdgate-samples"  # inside a gateway, where root is alone
+SAMPLER = Path(__file__).with_name("sampler.py")
+HEALTHY_WITHIN = 120.0  # seconds a cluster gets to be whole again after a test
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker that gives the writer its options."""
+    config.addinivalue_line("markers", "writer(lanes, blocks, read_every): how the checking writer of a test writes")
+
+
+@pytest.fixture(scope="session")
+def scene() -> Iterator[Scene]:
+    """A lab with three gateways and an initiator; RBDGATE_LAB names one that is up already and is left up."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    given = os.environ.get("RBDGATE_LAB")
+    lab = Lab(given or "product")
+    if not given:
+        lab.down()  # what an interrupted run left behind
+        lab.up(gateways=3, initiators=1)
+    scene = Scene(lab)
+    for node in scene.gateways:
+        install_sampler(scene, node)
+    yield scene
+    if not given:
+        lab.down()
+
+
+def install_sampler(scene: Scene, node: str) -> None:
+    """Have the gateway write down its exports, after each boot too."""
+    unit = (
+        "[Unit]\nDescription=samples of the enabled portals, for a test\n"
+        f"[Service]\nExecStart=/usr/bin/python3 {SAMPLES}.py {SAMPLES}\nRestart=always\n"
+        "[Install]\nWantedBy=multi-user.target\n"
+    )
+    scene.put(node, f"{SAMPLES}.py", SAMPLER.read_bytes())
+    scene.put(node, "/etc/systemd/system/rbdgate-sampler.service", unit.encode())
+    scene.run(node, "systemctl", "enable", "--now", "--quiet", "rbdgate-sampler.service")
+
+
+@pytest.fixture(scope="session")
+def disk(scene: Scene) -> Disk:
+    """A disk with two paths, logged in on the initiator."""
+    known = {image["name"] for image in scene.rbdgate("image", "list")}
+    if IMAGE not in known:
+        scene.create(IMAGE)
+    return scene.log_in(IMAGE)
+
+
+def recover(scene: Scene) -> None:
+    """Undo every fault, and return when all gateways are live and everything is served."""
+    lab = scene.lab
+    scene.ceph.mon.signal(signal.SIGCONT)
+    for number in range(2):
+        scene.ceph.osd(number).cont()
+    for node in scene.gateways:
+        state = lab.state(node)
+        if state is State.PAUSED:
+            lab.resume(node)
+        elif state is State.OFF:
+            lab.boot(node)
+        lab.heal(node)
+    for node in scene.gateways:
+        scene.shell(
+            node,
+            "systemctl unmask --runtime --quiet rbdgate-agent rbdgate-guard;"
+            " systemctl kill --signal=CONT rbdgate-agent 2>/dev/null;"
+            " systemctl reset-failed; systemctl start rbdgate-guard rbdgate-agent",
+            within=120,
+            check=False,
+        )
+    scene.front = scene.gateways[0]
+    until("every gateway is live", lambda: all(n["live"] for n in scene.rbdgate("node", "list")), within=HEALTHY_WITHIN)
+    until("every image is served", lambda: not unserved(scene), within=HEALTHY_WITHIN)
+    if any(image["name"] == IMAGE for image in scene.rbdgate("image", "list")):
+        until("the initiator has all its paths", lambda: scene.paths_up(IMAGE) == 2, within=HEALTHY_WITHIN)
+
+
+def unserved(scene: Scene) -> list[str]:
+    """The images that are not served whole, with the reason."""
+    images = scene.rbdgate("image", "list")
+    return [f"{image['name']}: {image['state']} {image['reason']}" for image in images if image["state"] != "serving"]
+
+
+_runs = iter(range(1, 1000))
+
+
+@pytest.fixture
+def write(scene: Scene, disk: Disk, request: pytest.FixtureRequest) -> Iterator[Writing]:
+    """A writer on the disk with 200 acknowledged writes behind it; afterwards, whatever was broken is made whole."""
+    marker = request.node.get_closest_marker("writer")
+    name = f"run{next(_runs)}-{int(time.time())}"
+    writing = Writing(scene.lab, name, disk.device, **(marker.kwargs if marker else {}))
+    writing.wait_acknowledged()
+    yield writing
+    scene.run("ini1", "systemctl", "kill", "--signal=KILL", f"checker-{name}.service", check=False)
+    recover(scene)
+
+
+def fence_times(scene: Scene) -> dict[str, float]:
+    """When each blocklisted instance was fenced, from the entry's end: all of ours last a year (gateway/timers.py)."""
+    times = {}
+    for entry in json.loads(scene.blocklist()):
+        until_time = datetime.strptime(entry["until"], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
+        times[entry["addr"]] = until_time - BLOCKLIST_EXPIRY
+    return times

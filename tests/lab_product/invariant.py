@@ -1,0 +1,79 @@
+"""The rule that holds throughout: never two nodes with an enabled portal for one image, unless the older is fenced.
+
+Pure: samples of the gateways' kernels and Ceph's blocklist go in, violations come out as sentences.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Export:
+    """One enabled portal: `token` orders the claims it was built under, `instance` is krbd's client below it."""
+
+    iqn: str
+    tag: int
+    token: int
+    instance: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time in which a node certainly had a portal enabled: two samples of one boot that agree; seconds."""
+
+    node: str
+    export: Export
+    began: float
+    ended: float
+
+
+def read_samples(lines: Iterable[str]) -> Iterator[tuple[float, str, frozenset[Export]]]:
+    """The samples of one node: time, boot id and exports. A line cut off by a power cut is left out."""
+    for line in lines:
+        try:
+            sample = json.loads(line)
+        except ValueError:
+            continue
+        exports = frozenset(
+            Export(iqn, tag, int(device.rpartition(".")[2] or 0), instance)
+            for iqn, tag, device, instance in sample["exports"]
+        )
+        yield sample["time"], sample["boot"], exports
+
+
+def spans(node: str, lines: Iterable[str]) -> list[Span]:
+    """When the node had what enabled: from each sample to the next one of the same boot, where both say so."""
+    found = []
+    samples = list(read_samples(lines))
+    for (began, boot, exports), (ended, next_boot, after) in itertools.pairwise(samples):
+        if boot == next_boot:
+            found += [Span(node, export, began, ended) for export in exports & after]
+    return found
+
+
+def violations(all_spans: Iterable[Span], fenced_at: Mapping[str, float], *, slack: float) -> list[str]:
+    """Every overlap of two nodes on one image in which the older one's instance was not fenced by then.
+
+    `slack` is by how many seconds two nodes' clocks may differ.
+    """
+    by_iqn: dict[str, list[Span]] = {}
+    for span in all_spans:
+        by_iqn.setdefault(span.export.iqn, []).append(span)
+    found = set()
+    for iqn, mine in by_iqn.items():
+        for newer in mine:
+            for older in mine:
+                if older.node == newer.node or older.export.token >= newer.export.token:
+                    continue
+                overlap = min(older.ended, newer.ended) - max(older.began, newer.began)
+                fenced = fenced_at.get(older.export.instance)
+                if overlap > slack and (fenced is None or fenced > max(older.began, newer.began) + slack):
+                    found.add(
+                        f"{iqn}: {older.node} (token {older.export.token}, instance {older.export.instance}) still had"
+                        f" a portal enabled while {newer.node} (token {newer.export.token}) had one, unfenced"
+                    )
+    return sorted(found)

@@ -1,0 +1,177 @@
+"""A lab with something happening on it: the operator's command line, and the initiator that uses a disk.
+
+Standard library only: the demo runs under Debian's own Python.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from base64 import b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab.ceph import CephCluster
+from tests.lab.cluster import Lab
+from tests.lab.etcd import EtcdCluster
+from tests.lab.making import ceph_of, etcd_of
+from tests.lab_product.waiting import until
+
+SERVED_WITHIN = 90.0  # seconds from `create` to serving on nodes whose system calls cost 0.2 ms
+NEXT = "0.1.1.dev1"  # the version an upgrade is tried with
+DEVICE_WITHIN = 60.0  # seconds from login to the multipath device
+
+
+class Refused(AssertionError):
+    """A command that should have gone through did not; the message has what it printed."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """An image as the initiator sees it; `device` is the multipath device."""
+
+    image: str
+    iqn: str
+    device: str
+
+
+class Scene:
+    """The lab's operator, who works on `gw1` unless it is down, and its initiators."""
+
+    def __init__(self, lab: Lab, gateways: tuple[str, ...] = ("gw1", "gw2", "gw3")) -> None:
+        self.lab = lab
+        self.gateways = gateways
+        self.front = gateways[0]
+        self.unfenced_on_purpose: set[str] = set()
+
+    @property
+    def ceph(self) -> CephCluster:
+        """The lab's Ceph, with its administrator's key: what no gateway has."""
+        return ceph_of(self.lab.places)
+
+    @property
+    def etcd(self) -> EtcdCluster:
+        """The lab's etcd."""
+        return etcd_of(self.lab.places)
+
+    def run(self, node: str, *command: str, within: float = 60, check: bool = True) -> str:
+        """Run a command on a node and return its standard output."""
+        done = self.lab.exec(node, *command, timeout=within, check=False)
+        if check and done.returncode:
+            raise Refused(f"{node}: {' '.join(command)}: exit status {done.returncode}: {done.stderr}{done.stdout}")
+        return str(done.stdout)
+
+    def shell(self, node: str, script: str, within: float = 60, *, check: bool = True) -> str:
+        """Run a line of shell on a node and return its standard output."""
+        return self.run(node, "sh", "-c", script, within=within, check=check)
+
+    def put(self, node: str, path: str, content: bytes) -> None:
+        """Write a file on a node."""
+        encoded = b64encode(content).decode()  # what goes into a node is text
+        self.lab.exec(node, "sh", "-c", f"base64 -d > {path}", input=encoded, timeout=60)
+
+    def rbdgate(self, *arguments: str, within: float = 120) -> Any:
+        """Run `rbdgate ... --json` on the front node and return what it printed; Refused if it failed."""
+        said = self.run(self.front, "rbdgate", *arguments, "--json", within=within)
+        return json.loads(said) if said.strip() else None
+
+    def try_rbdgate(self, *arguments: str, within: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run `rbdgate ...` on the front node and return how it ended."""
+        return self.lab.exec(self.front, "rbdgate", *arguments, timeout=within, check=False)
+
+    def image(self, name: str) -> dict[str, Any]:
+        """The image as `image show` prints it."""
+        shown: dict[str, Any] = self.rbdgate("image", "show", name)
+        return shown
+
+    def holder(self, name: str) -> str:
+        """Who holds the image now; raises if nobody does."""
+        holder = self.image(name)["holder"]
+        if not holder:
+            raise Refused(f"{name} has no holder: {self.image(name)['reason']}")
+        return str(holder)
+
+    def create(self, name: str, *, size: str = "1G", paths: int = 2, initiator: str = "ini1") -> dict[str, Any]:
+        """Create an image that the initiator may use, and return when all its paths are up."""
+        self.rbdgate("image", "create", name, "--size", size, "--paths", str(paths))
+        self.rbdgate("initiator", "allow", name, self.initiator_name(initiator))
+        return self.wait_serving(name)
+
+    def wait_serving(self, name: str, *, by: str | None = None, within: float = SERVED_WITHIN) -> dict[str, Any]:
+        """The image once it is served on all paths (by that node, if one is named)."""
+
+        def served() -> dict[str, Any] | None:
+            image = self.image(name)
+            good = image["state"] == "serving" and (by is None or image["holder"] == by)
+            return image if good else None
+
+        return until(f"{name} is served" + (f" by {by}" if by else ""), served, within=within)
+
+    def initiator_name(self, node: str) -> str:
+        """The initiator's own IQN."""
+        text = self.run(node, "cat", "/etc/iscsi/initiatorname.iscsi")
+        return str(re.findall(r"^InitiatorName=(\S+)", text, re.MULTILINE)[0])
+
+    def log_in(self, name: str, initiator: str = "ini1") -> Disk:
+        """Discover and log in on every path of the image, and return its multipath device."""
+        image = self.image(name)
+        for path in image["paths"]:
+            portal = f"{path['address']}:{path['port']}"
+            self.run(initiator, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal)
+        self.run(initiator, "iscsiadm", "-m", "node", "-T", image["iqn"], "--login", within=120)
+        wwid = wwid_of(str(image["serial"]))
+        device = until(
+            f"a multipath device {wwid} with {len(image['paths'])} paths",
+            lambda: self._multipath(initiator, wwid, len(image["paths"])),
+            within=DEVICE_WITHIN,
+        )
+        return Disk(name, str(image["iqn"]), device)
+
+    def _multipath(self, initiator: str, wwid: str, paths: int) -> str | None:
+        maps = self.run(initiator, "multipathd", "show", "maps", "raw", "format", "%w %n %N", check=False)
+        for line in maps.splitlines():
+            words = line.split()
+            if len(words) == 3 and words[0] == wwid and words[2] == str(paths):
+                return f"/dev/mapper/{words[1]}"
+        return None
+
+    def paths_up(self, name: str, initiator: str = "ini1") -> int:
+        """How many of the image's paths the initiator's kernel and multipath call good."""
+        wwid = wwid_of(str(self.image(name)["serial"]))
+        paths = self.run(initiator, "multipathd", "show", "paths", "raw", "format", "%w %t %T", check=False)
+        return sum(line.split()[:2] == [wwid, "active"] for line in paths.splitlines())
+
+    def log_out(self, disk: Disk, initiator: str = "ini1") -> None:
+        """Take the disk away from the initiator, as an administrator would."""
+        self.run(initiator, "multipath", "-f", disk.device.rpartition("/")[2], check=False)
+        self.run(initiator, "iscsiadm", "-m", "node", "-T", disk.iqn, "--logout", within=120, check=False)
+        self.run(initiator, "iscsiadm", "-m", "node", "-T", disk.iqn, "-o", "delete", check=False)
+
+    def sessions(self, initiator: str = "ini1") -> str:
+        """The initiator's sessions as the kernel numbers them, with their targets: unchanged if none was renewed."""
+        return self.shell(
+            initiator,
+            "for s in /sys/class/iscsi_session/session*; do"
+            ' echo "${s##*/} $(cat $s/targetname) $(cat $s/tpgt) $(cat $s/creator 2>/dev/null)"; done',
+        )
+
+    def upgrade(self, node: str, wheel: Path) -> None:
+        """Install a wheel on a gateway as an administrator would, and restart its agent."""
+        self.lab.install(node, wheel)
+        self.run(node, "systemctl", "restart", "rbdgate-agent.service", within=120)
+
+    def kernel_log(self, node: str, since: int = 0) -> list[str]:
+        """The node's kernel messages from line `since` on."""
+        return self.run(node, "dmesg").splitlines()[since:]
+
+    def blocklist(self) -> str:
+        """Ceph's blocklist, as text."""
+        (entries,) = self.ceph.commands({"prefix": "osd blocklist ls", "format": "json"})
+        return str(entries)
+
+
+def wwid_of(serial: str) -> str:
+    """How dm-multipath names LIO's disk of that unit serial: NAA 6, IEEE id 001405, 25 hex digits of the serial."""
+    return "36001405" + re.sub(r"[^0-9a-f]", "", serial.lower())[:25].ljust(25, "0")

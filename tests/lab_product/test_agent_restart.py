@@ -1,0 +1,115 @@
+"""The agent comes and goes; the kernel goes on serving, and the guard watches."""
+
+from __future__ import annotations
+
+from tests.lab_product.scene import NEXT, Disk, Scene
+from tests.lab_product.waiting import until
+from tests.lab_product.writing import Writing
+
+CONNECTION_ERRORS = ("conn error", "connection error", "detected conn error", "session recovery timed out")
+
+
+def errors_in(lines: list[str]) -> list[str]:
+    """What the initiator's kernel says about broken connections."""
+    return [line for line in lines if any(word in line.lower() for word in CONNECTION_ERRORS)]
+
+
+def assert_untouched(scene: Scene, write: Writing, sessions: str, log_lines: int, normal: float) -> None:
+    """No session was renewed, no connection error logged, nothing lost, and no stall beyond twice the normal one."""
+    write.wait_acknowledged()
+    history = write.stop()
+    assert scene.sessions() == sessions
+    assert errors_in(scene.kernel_log("ini1", log_lines)) == []
+    assert write.stall("event").seconds <= max(2 * normal, 1.0), history.marks
+    verdict = write.verify()
+    assert verdict["clean"], verdict
+
+
+def test_killing_the_agent_touches_no_session(scene: Scene, disk: Disk, write: Writing) -> None:
+    """After `kill -9` of the holder's agent its successor goes on with lease and claim, and no initiator notices."""
+    holder = scene.holder(disk.image)
+    before = agent_pid(scene, holder)
+    target_side = target_sessions(scene, holder)
+    sessions, lines = scene.sessions(), len(scene.kernel_log("ini1"))
+    write.mark("normal")
+    write.wait_acknowledged()
+    normal = write.stall("normal").seconds
+    write.mark("event")
+    scene.run(holder, "systemctl", "kill", "--signal=KILL", "--kill-who=main", "rbdgate-agent.service")
+    until("a new agent", lambda: agent_pid(scene, holder) not in ("0", before), within=60)
+    scene.wait_serving(disk.image, by=holder)
+    assert target_sessions(scene, holder) == target_side
+    assert_untouched(scene, write, sessions, lines, normal)
+
+
+def test_an_upgrade_touches_no_session(scene: Scene, disk: Disk, write: Writing) -> None:
+    """A wheel of another version takes over from the running one without an initiator noticing."""
+    holder = scene.holder(disk.image)
+    wheel = scene.lab.wheel(NEXT)
+    target_side = target_sessions(scene, holder)
+    sessions, lines = scene.sessions(), len(scene.kernel_log("ini1"))
+    write.mark("normal")
+    write.wait_acknowledged()
+    normal = write.stall("normal").seconds
+    write.mark("event")
+    scene.upgrade(holder, wheel)
+    until(f"{holder} runs {NEXT}", lambda: scene.rbdgate("node", "show", holder)["version"] == NEXT, within=60)
+    scene.wait_serving(disk.image, by=holder)
+    assert target_sessions(scene, holder) == target_side
+    assert_untouched(scene, write, sessions, lines, normal)
+
+
+def agent_pid(scene: Scene, node: str) -> str:
+    """The agent's pid on that node; "0" while there is none."""
+    shown = scene.run(node, "systemctl", "show", "--property=MainPID", "--value", "rbdgate-agent.service")
+    return shown.strip()
+
+
+def target_sessions(scene: Scene, node: str) -> str:
+    """The sessions as the target's kernel numbers them."""
+    return scene.shell(node, "cat /sys/kernel/config/target/iscsi/iqn*/tpgt_*/acls/*/info 2>/dev/null | grep -a SID")
+
+
+def is_withdrawn(scene: Scene, node: str, iqn: str) -> bool:
+    """Whether the node has neither an enabled portal of the target nor a portal address any more."""
+    script = (
+        f"cat /sys/kernel/config/target/iscsi/{iqn}/tpgt_*/enable 2>/dev/null | grep -q 1 && echo enabled;"
+        " ip -o address show | grep -oE '10\\.77\\.[12]\\.1[0-9][0-9]/'"
+    )
+    return not scene.shell(node, script, check=False).strip()
+
+
+def test_the_guard_withdraws_for_a_stopped_agent(scene: Scene, disk: Disk, write: Writing) -> None:
+    """An agent stopped past its tenure is withdrawn for by the guard alone, and another gateway serves."""
+    holder = scene.holder(disk.image)
+    scene.front = next(node for node in scene.gateways if node != holder)
+    write.mark("event")
+    scene.run(holder, "systemctl", "kill", "--signal=STOP", "--kill-who=main", "rbdgate-agent.service")
+    until("the guard has withdrawn", lambda: is_withdrawn(scene, holder, disk.iqn), within=30)
+    state = scene.run(holder, "ps", "-o", "stat=", "-p", agent_pid(scene, holder)).strip()
+    assert state.startswith("T"), f"the agent was not stopped any more: {state}"
+    until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
+    scene.wait_serving(disk.image)
+    write.wait_acknowledged()
+    write.stop()
+    verdict = write.verify()
+    assert verdict["clean"], verdict
+    scene.run(holder, "systemctl", "kill", "--signal=CONT", "--kill-who=main", "rbdgate-agent.service")
+    until(f"{holder} is live again", lambda: scene.rbdgate("node", "show", holder)["live"], within=90)
+
+
+def test_the_guard_withdraws_for_a_dead_agent(scene: Scene, disk: Disk, write: Writing) -> None:
+    """An agent that died and does not come back is withdrawn for by the guard when the tenure is over."""
+    holder = scene.holder(disk.image)
+    scene.front = next(node for node in scene.gateways if node != holder)
+    write.mark("event")
+    script = "systemctl mask --runtime --quiet rbdgate-agent; systemctl kill --signal=KILL rbdgate-agent"
+    scene.shell(holder, script)
+    until("the guard has withdrawn", lambda: is_withdrawn(scene, holder, disk.iqn), within=30)
+    assert agent_pid(scene, holder) == "0"
+    until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
+    scene.wait_serving(disk.image)
+    write.wait_acknowledged()
+    write.stop()
+    verdict = write.verify()
+    assert verdict["clean"], verdict

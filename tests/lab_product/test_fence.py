@@ -1,0 +1,105 @@
+"""The fence: what it stops, what happens without it, and what happens when it cannot be confirmed."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.lab_product.scene import Disk, Scene
+from tests.lab_product.waiting import until
+from tests.lab_product.writing import Writing
+
+LANES = 8
+BLOCKS = 64  # few, so that what was queued in the old holder is overwritten soon
+
+
+def overtake(scene: Scene, disk: Disk, write: Writing) -> str:
+    """Let writes queue in the holder, pause it, let another take over and overwrite the same blocks; the old holder."""
+    holder = scene.holder(disk.image)
+    scene.front = next(node for node in scene.gateways if node != holder)
+    write.mark("cut")
+    scene.lab.cut(holder, "ceph")
+    write.wait_stalled(1.0)
+    scene.lab.pause(holder)
+    until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
+    scene.wait_serving(disk.image)
+    write.mark("overtaken")
+    write.wait_acknowledged(2 * BLOCKS + 200)
+    write.stop()
+    return holder
+
+
+def instances_on(scene: Scene, before: str) -> set[str]:
+    """The blocklisted instances that were not listed before."""
+    return {entry["addr"] for entry in json.loads(scene.blocklist())} - {entry["addr"] for entry in json.loads(before)}
+
+
+@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0)
+def test_a_stale_write_is_refused(scene: Scene, disk: Disk, write: Writing) -> None:
+    """Writes queued in the old holder come too late: the OSDs refuse them with -108, and no block goes back."""
+    lines = {node: len(scene.kernel_log(node)) for node in scene.gateways}
+    holder = overtake(scene, disk, write)
+    scene.lab.heal(holder)
+    scene.lab.resume(holder)
+    refused = until(
+        "a write refused with -108 on the old holder",
+        lambda: [line for line in scene.kernel_log(holder, lines[holder]) if "-108" in line],
+        within=60,
+    )
+    assert refused
+    until(f"{holder} is live again", lambda: scene.rbdgate("node", "show", holder)["live"], within=120)
+    verdict = write.verify()
+    assert verdict["clean"], verdict
+
+
+@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0)
+def test_without_the_fence_the_checker_sees_a_stale_block(scene: Scene, disk: Disk, write: Writing) -> None:
+    """With the blocklist entries lifted by hand the old holder's writes land, and the checker reports it."""
+    before = scene.blocklist()
+    holder = overtake(scene, disk, write)
+    lifted = instances_on(scene, before)
+    assert lifted, "the takeover fenced nobody"
+    scene.unfenced_on_purpose |= lifted
+    lift = [{"prefix": "osd blocklist", "blocklistop": "rm", "addr": address} for address in sorted(lifted)]
+    scene.ceph.commands(*lift)
+    scene.lab.heal(holder)
+    scene.lab.resume(holder)
+    verdict: dict[str, Any] = until("a stale block", lambda: stale(write), within=90)
+    assert verdict["lost_writes"] >= 1
+
+
+def stale(write: Writing) -> dict[str, Any] | None:
+    """The verdict, once it names a stale block."""
+    verdict = write.verify()
+    return verdict if verdict["stale_blocks"] else None
+
+
+def test_a_fence_that_cannot_be_confirmed_exports_nothing(scene: Scene, disk: Disk, write: Writing) -> None:
+    """While the monitor does not answer, the taker exports nothing and says why; when it does, it serves."""
+    holder = scene.holder(disk.image)
+    others = [node for node in scene.gateways if node != holder]
+    scene.front = others[0]
+    write.mark("crash")
+    scene.ceph.mon.signal(signal.SIGSTOP)
+    scene.lab.crash(holder)
+    until("another gateway claims it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
+    reason = until("a reason", lambda: scene.image(disk.image)["reason"], within=60)
+    failed = until(
+        "the failure", lambda: scene.image(disk.image)["state"] == "failed" and scene.image(disk.image), within=90
+    )
+    assert failed["reason"], reason
+    for node in others:
+        exported = scene.shell(
+            node, f"cat /sys/kernel/config/target/iscsi/{disk.iqn}/tpgt_*/enable 2>/dev/null", check=False
+        )
+        assert "1" not in exported, f"{node} exports without a confirmed fence"
+    assert all(path["state"] == "down" for path in failed["paths"])
+    scene.ceph.mon.signal(signal.SIGCONT)
+    scene.wait_serving(disk.image)
+    write.wait_acknowledged()
+    write.stop()
+    verdict = write.verify()
+    assert verdict["clean"], verdict

@@ -1,0 +1,34 @@
+"""A planned move under load."""
+
+from __future__ import annotations
+
+from tests.lab_product.scene import Disk, Scene
+from tests.lab_product.writing import Writing
+
+
+def test_a_planned_move_loses_nothing(scene: Scene, disk: Disk, write: Writing) -> None:
+    """An image moved to another gateway and back keeps every acknowledged write, and stalls under 3 s."""
+    here = scene.holder(disk.image)
+    there = next(node for node in scene.gateways if node != here)
+    for number, node in enumerate((there, here)):
+        write.mark(f"move-{number}")
+        scene.rbdgate("image", "move", disk.image, "--to", node)
+        scene.wait_serving(disk.image, by=node)
+        write.wait_acknowledged()
+    write.stop()
+    verdict = write.verify()
+    assert verdict["clean"], verdict
+    assert write.stall("move-0", "move-1").seconds < 3
+    assert write.stall("move-1").seconds < 3
+    assert disk.iqn not in scene.shell(there, "ls /sys/kernel/config/target/iscsi"), "the former holder keeps a target"
+
+
+def test_at_rest_there_is_nothing_to_do(scene: Scene, disk: Disk) -> None:
+    """With everything served, three turns of every agent take no step."""
+    from tests.lab_product.waiting import for_seconds  # noqa: PLC0415 - where passing time is the test
+
+    began = scene.run("gw1", "date", "+%s").strip()
+    for_seconds(16)
+    for node in scene.gateways:
+        journal = scene.run(node, "journalctl", "--unit=rbdgate-agent", f"--since=@{began}", "--output=cat")
+        assert "event=step" not in journal, f"{node}: {journal}"

@@ -1,0 +1,21 @@
+"""What held all the time while the other tests here broke things; it runs last, as its name sorts."""
+
+from __future__ import annotations
+
+from tests.lab_product.conftest import SAMPLES, fence_times
+from tests.lab_product.invariant import Span, spans, violations
+from tests.lab_product.scene import Scene
+
+SLACK = 1.0  # seconds by which two nodes' clocks may differ; the host's clock drives them all
+
+
+def test_never_two_nodes_for_one_image(scene: Scene) -> None:
+    """At no time had two gateways an enabled portal for one image, unless the older one's instance was fenced."""
+    seen: list[Span] = []
+    for node in scene.gateways:
+        lines = scene.run(node, "cat", SAMPLES).splitlines()
+        assert lines, f"{node} was not sampled"
+        seen += spans(node, lines)
+    assert any(span.export.token for span in seen), "no export was ever sampled"
+    excused = dict.fromkeys(scene.unfenced_on_purpose, 0.0)
+    assert violations(seen, fence_times(scene) | excused, slack=SLACK) == []
