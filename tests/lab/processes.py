@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,10 +94,8 @@ class Process:
         deadline = time.monotonic() + seconds
         while self.alive() and time.monotonic() < deadline:
             pid, _ = self._identity()
-            try:  # our own child stays a zombie until it is waited for
+            with suppress(ChildProcessError):  # our own child stays a zombie until it is waited for
                 os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
             time.sleep(0.01)
 
     def _identity(self) -> tuple[int, int | None]:

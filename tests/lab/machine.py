@@ -1,0 +1,120 @@
+"""One node as a User-Mode Linux process: its disk, its power switch, and how it is frozen.
+
+The node's file system is an overlay that is mounted in the process's own mount namespace: it goes when the process
+goes, and what the node wrote stays in the upper layer, as on a disk.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.layout import LabError, Node, Places
+from tests.lab.processes import Process
+
+MEMORY = "512M"
+# Arguments: lower layers, upper, work, mount point, network namespace, then the command.
+_ON_OVERLAY = """
+set -e
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3,redirect_dir=on" "$4"
+netns=$5
+shift 5
+exec nsenter "--net=/run/netns/$netns" "$@"
+"""
+
+
+class State(enum.Enum):
+    """What a process of the lab does now."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    OFF = "off"
+
+
+def state_of(process: Process) -> State:
+    """What a process does now: it is stopped by a signal, runs, or is gone."""
+    pid = process.pid
+    if pid is None:
+        return State.OFF
+    try:
+        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return State.OFF
+    return State.PAUSED if letter == "T" else State.RUNNING
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A node's process, found by its pidfile."""
+
+    node: Node
+    places: Places
+
+    @property
+    def process(self) -> Process:
+        """The User-Mode Linux process."""
+        return Process(self.places.run / f"{self.node.name}.pid")
+
+    @property
+    def state(self) -> State:
+        """Whether the node runs, is frozen or is off."""
+        return state_of(self.process)
+
+    def power_on(self, layers: list[Path]) -> None:
+        """Start the node on its own disk over those layers, topmost first; LabError if it runs."""
+        if self.process.alive():
+            raise LabError(f"{self.node.name} runs already")
+        home = self.places.home(self.node)
+        for name in ("upper", "work", "root"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+        words = [":".join(map(str, layers)), *(str(home / name) for name in ("upper", "work", "root"))]
+        apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ON_OVERLAY, "sh"]
+        self.process.start(
+            [*apart, *words, self.places.netns, *self._kernel(home / "root")],
+            log=self.places.console(self.node),
+        )
+
+    def power_off(self) -> None:
+        """Pull the plug: the process and its helpers are killed; nothing happens if the node is off."""
+        self.process.end()
+
+    def pause(self) -> None:
+        """Freeze the node. Only the kernel's own process is stopped: a traced user process that got SIGSTOP would be
+        taken for a crash of the kernel, and without its tracer it runs no further than its next system call.
+        """
+        os.kill(self._pid(), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen node go on."""
+        os.kill(self._pid(), signal.SIGCONT)
+
+    def _pid(self) -> int:
+        pid = self.process.pid
+        if pid is None:
+            raise LabError(f"{self.node.name} is off")
+        return pid
+
+    def _kernel(self, root: Path) -> list[str]:
+        """The kernel's command line."""
+        cards = [
+            f"vec{link.index}:transport=tap,ifname={link.tap},depth=128,mac={link.mac}"
+            for link in self.node.links
+        ]
+        return [
+            "linux.uml",
+            f"mem={MEMORY}",
+            "root=/dev/root",
+            "rootfstype=hostfs",
+            f"rootflags={root}",
+            "rw",
+            f"umid={self.node.name}",
+            f"uml_dir={self.places.run / 'uml'}",
+            *cards,
+            "con=null",
+            "con0=null,fd:1",
+            "quiet",
+            "selinux=0",
+        ]
