@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from gateway.errors import Inconsistent, NotFound
 from gateway.lio.configfs import entries, exists, link, links, make, make_if_missing, read, write
-from gateway.lio.names import CORE, HBA, ISCSI, device_path, portal_name, target_path, tpg_path
+from gateway.lio.names import CORE, HBA, ISCSI, MAPPED_LUN, device_path, portal_name, target_path, tpg_path
 from gateway.lio.removal import close_portal, remove_acl, tags_of
 from gateway.model import ImageSpec, Iqn, Path
 from gateway.observed import DeviceName, Portal
@@ -88,7 +88,7 @@ def _make_acl(iqn: Iqn, tag: int, initiator: Iqn) -> None:
     for setting in ACL_SETTINGS:
         write(f"{acl}/{setting.file}", setting.value)
     make_if_missing(f"{acl}/lun_0")
-    link(f"{acl}/lun_0/lun", f"{tpg}/lun/lun_0")
+    link(f"{acl}/lun_0/{MAPPED_LUN}", f"{tpg}/lun/lun_0")
 
 
 def set_acls(iqn: Iqn, add: Iterable[Iqn], remove: Iterable[Iqn]) -> None:

@@ -14,6 +14,9 @@ ISCSI = f"{TARGET_ROOT}/iscsi"
 HBA = "iblock_29282"
 """The iblock HBA that holds all backstores of ours (0x7262, "rb"); what other tools make lies in HBAs of their own."""
 
+MAPPED_LUN = "lun"
+"""The name of an ACL's link to its LUN."""
+
 
 def device_path(hba: str, name: DeviceName) -> str:
     """The directory of a backstore."""

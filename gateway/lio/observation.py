@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 
 from gateway.errors import BadInput
-from gateway.lio.configfs import entries, exists, links, read, root_entries
-from gateway.lio.names import CORE, ISCSI, device_of, device_path, parse_portal, tag_of
+from gateway.lio.configfs import entries, exists, link_target, links, read, root_entries
+from gateway.lio.names import CORE, ISCSI, MAPPED_LUN, device_of, device_path, parse_portal, tag_of
 from gateway.model import Iqn
 from gateway.observed import Device, DeviceName, Target, Tpg
 from gateway.profile import DEVICE_FILES, TPG_SETTINGS
@@ -93,7 +93,9 @@ def _tpg(target: str, tag: int) -> Tpg | None:
 
 
 def _is_mapped(tpg: str, initiator: Iqn) -> bool:
-    found = links(f"{tpg}/acls/{initiator}/lun_0").values()
+    lun = f"{tpg}/acls/{initiator}/lun_0"
+    # The link we make is looked for by its name, one call instead of three: there are as many as initiators and paths.
+    found = [ours] if (ours := link_target(f"{lun}/{MAPPED_LUN}")) else list(links(lun).values())
     return any(target.endswith("/lun/lun_0") for target in found)
 
 
