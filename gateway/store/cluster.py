@@ -5,12 +5,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, Conflict, NotFound, Refused
-from gateway.model import ClusterSettings, ClusterView, HolderRecord, ImageName, ImageSpec, Label, Move
+from gateway.model import (
+    Address,
+    ClusterSettings,
+    ClusterView,
+    HolderRecord,
+    ImageName,
+    ImageSpec,
+    Label,
+    Move,
+    parse_address,
+)
 from gateway.store import view
 from gateway.store.guarded import Outcome
 from gateway.store.holding import HoldingStore
+from gateway.store.keys import UNIQUE
 from gateway.store.values import Absent, Compare, Delete, ModRevisionIs, Put, ValueIs
 
 PATHS_BOUND = 32
@@ -46,23 +59,22 @@ class ClusterStore(HoldingStore):
 
         AlreadyExists says which value is taken and by which image.
         """
-        _check_paths(spec)
-        image, value = self.keys.image(spec.name), schema.write_image(spec)
-        unique = self.keys.unique(spec)
         owner = str(spec.name).encode()
-        outcome = self._transact(
-            [Absent(image), *map(Absent, unique)],
-            [Put(image, value), *(Put(key, owner) for key in unique)],
-            [image, *unique],
-        )
-        if outcome.revision is not None:
-            return outcome.revision
-        found = outcome.found[image]
-        if found is not None and found.value == value:  # ours: the uid is random
-            return found.mod_revision
-        if found is not None:
-            raise AlreadyExists(f"image {spec.name} is served by this cluster already; see `rbdgate image show`")
-        raise AlreadyExists(f"image {spec.name}: " + _taken(outcome, unique))
+        puts = [Put(self.keys.image(spec.name), schema.write_image(spec))]
+        return self._where_all_is_free(spec, [*puts, *(Put(key, owner) for key in self.keys.unique(spec))])
+
+    def refuse_taken(self, spec: ImageSpec) -> None:
+        """Find out, without writing, what `create_image` would refuse now; AlreadyExists as there."""
+        self._where_all_is_free(spec, [])
+
+    def addresses_taken(self) -> dict[Address, str]:
+        """Every portal address that is reserved, readable spec or not, and the name of the image that has it."""
+        folder = self.keys.folder(UNIQUE) + "address/"
+        taken = {}
+        for item in self._client.range(folder).items:
+            with suppress(BadInput):
+                taken[parse_address(item.key.removeprefix(folder))] = item.value.decode("utf-8", "backslashreplace")
+        return taken
 
     def replace_image(self, old: ImageSpec, new: ImageSpec, revision: int) -> int:
         """Change an image's spec, with what must be unique; returns its new revision.
@@ -148,6 +160,20 @@ class ClusterStore(HoldingStore):
         found = self._client.get(self.keys.move(uid))
         if found is not None:
             self.finish_move(uid, found.mod_revision)
+
+    def _where_all_is_free(self, spec: ImageSpec, puts: list[Put]) -> int:
+        """Write if neither the image nor anything that must be unique exists; returns the revision."""
+        _check_paths(spec)
+        image, unique = self.keys.image(spec.name), self.keys.unique(spec)
+        outcome = self._transact([Absent(image), *map(Absent, unique)], puts, [image, *unique])
+        if outcome.revision is not None:
+            return outcome.revision
+        found = outcome.found[image]
+        if found is not None and puts and found.value == puts[0].value:  # ours: the uid is random
+            return found.mod_revision
+        if found is not None:
+            raise AlreadyExists(f"image {spec.name} is served by this cluster already; see `rbdgate image show`")
+        raise AlreadyExists(f"image {spec.name}: " + _taken(outcome, unique))
 
     def image(self, name: ImageName) -> tuple[ImageSpec, int]:
         """One image's spec with its revision; NotFound, or BadInput if it cannot be read."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.errors import OutcomeUnknown
+from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.store.keys import Keys
 from gateway.store.values import Compare, Get, KeyValue, Operation, Snapshot, TransactionResult
 
@@ -80,16 +80,21 @@ class GuardedStore:
         """
         deadline = self._clock() + self._timeout
         failure = [Get(key) for key in look_at]
-        for _ in range(ATTEMPTS - 1):
-            left = deadline - self._clock()
-            if left <= 0:
-                break
+        unknown: OutcomeUnknown | None = None
+        for _ in range(ATTEMPTS):
+            left = max(deadline - self._clock(), 0.1)
             try:
                 return _outcome(self._client.transact(compares, success, failure, timeout=left), look_at)
-            except OutcomeUnknown:
-                continue
-        left = max(deadline - self._clock(), 0.1)
-        return _outcome(self._client.transact(compares, success, failure, timeout=left), look_at)
+            except OutcomeUnknown as error:
+                unknown = error
+            except StoreUnavailable:
+                if unknown is None:
+                    raise
+                raise unknown from None  # this one did nothing, but an earlier one may have
+            if self._clock() >= deadline:
+                break
+        assert unknown is not None
+        raise unknown
 
 
 def _outcome(result: TransactionResult, look_at: Sequence[str]) -> Outcome:

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, Conflict, Inconsistent, NewerSchema, NotFound, Refused
-from gateway.model import Iqn, Label, NodeState
+from gateway.model import Iqn, Label, NodeState, parse_address
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.store.view import UNKNOWN
@@ -73,10 +73,14 @@ def test_create_is_all_or_nothing(room: Room) -> None:
         "uid .* is taken by image rbd/one": replace(spec("rbd/two", "10.0.1.102"), uid=one.uid),
         "served by this cluster already": spec("rbd/one", "10.0.1.102"),
     }
+    assert room.store.addresses_taken() == {parse_address("10.0.1.101"): "rbd/one"}
     before = [item.key for item in room.etcd.range(room.store.keys.prefix).items]
     for words, other in others.items():
         with pytest.raises(AlreadyExists, match=words):
+            room.store.refuse_taken(other)
+        with pytest.raises(AlreadyExists, match=words):
             room.store.create_image(other)
+    room.store.refuse_taken(spec("rbd/two", "10.0.1.102"))
     assert [item.key for item in room.etcd.range(room.store.keys.prefix).items] == before
 
 

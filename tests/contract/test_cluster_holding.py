@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from gateway.errors import AlreadyExists, ClaimLost, Conflict, LeaseGone, OutcomeUnknown, Refused
+from gateway.errors import AlreadyExists, ClaimLost, Conflict, LeaseGone, OutcomeUnknown, Refused, StoreUnavailable
 from gateway.model import Claim, FenceIntent, ImageSpec, Instance, Label, NodeState
 from gateway.store.cluster import ClusterStore
+from gateway.store.values import Compare, Operation, TransactionResult
 from tests.contract.cluster_fixtures import SETTINGS, Room, endpoints, live, record, room, spec
 from tests.fakes.etcd import FakeEtcd
 
@@ -198,6 +200,33 @@ def test_answers_that_stay_lost() -> None:
     etcd.lose_next(*[False] * 100)
     with pytest.raises(OutcomeUnknown):
         store.initialise(SETTINGS)
+
+
+def test_unavailable_after_a_lost_answer() -> None:
+    """When etcd falls silent after an answer was lost, the outcome is unknown, not "nothing was done"."""
+
+    class FallsSilent(FakeEtcd):
+        """Answers nothing after the first lost answer."""
+
+        def transact(
+            self,
+            compares: Sequence[Compare],
+            success: Sequence[Operation],
+            failure: Sequence[Operation] = (),
+            *,
+            timeout: float | None = None,
+        ) -> TransactionResult:
+            try:
+                return super().transact(compares, success, failure, timeout=timeout)
+            finally:
+                self.down = True
+
+    etcd = FallsSilent(time.monotonic)
+    etcd.lose_next(True)
+    with pytest.raises(OutcomeUnknown):
+        ClusterStore(etcd, "/rbdgate/lost/").initialise(SETTINGS)
+    with pytest.raises(StoreUnavailable):
+        ClusterStore(etcd, "/rbdgate/lost/").initialise(SETTINGS)
 
 
 def test_a_lost_create_is_not_anothers(room: Room) -> None:
