@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
-from gateway.settings import Settings
 
 from agent.announcer import Announcer
 from agent.clock import boottime
@@ -18,7 +17,9 @@ from agent.storage import StorageLink
 from agent.tenure import RuntimeDirectory
 from agent.wakeups import NetworkWatch, StoreWatch, Wake
 from agent.workers import Workers
+from gateway import lio
 from gateway.kernel import NodeKernel
+from gateway.settings import Settings
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 
@@ -57,6 +58,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     kernel.on_address = announcer.again
     adopted = membership.adopt()
     log.info("agent starts", node=str(settings.node), version=version("rbdgate"), adopted=adopted)
+    lio.ensure_modules()
     from agent.cycle import Cycle  # noqa: PLC0415 - after the lease was taken up
 
     link.start()

@@ -21,7 +21,7 @@ from agent.wakeups import Wake
 from agent.workers import Workers
 from gateway.apply import Hands, apply
 from gateway.errors import Blocklisted, RbdgateError, TenureOver
-from gateway.model import ClusterView, Label
+from gateway.model import ClusterView, Connection, ImageSpec, Label
 from gateway.observed import Kernel
 from gateway.plan import Me, Situation, export_of, path_is_up, path_wishes, plan, plan_nothing
 from gateway.report import ImageReport, NodeReport, PathReport
@@ -39,6 +39,10 @@ BLOCKLIST = "blocklist"
 
 class Observer(Protocol):
     """Reads this node's kernel; raises when any part of it is unknown."""
+
+    def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
+        """The initiators' connections to the image's portals here."""
+        ...
 
     def observe(self, view: ClusterView | None) -> Kernel:
         """The whole node at one look; the view tells which networks and addresses to look for."""
@@ -73,6 +77,7 @@ class Cycle:
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._guard_sign = wake, guard_sign
         self._unclaimed_since: dict[str, float] = {}
+        self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
         self._blocklist_checked = 0.0
         self._published: bytes | None = None
         self._stop = threading.Event()
@@ -123,6 +128,7 @@ class Cycle:
                 busy=self._workers.busy(),
             )
             turn = Turn(view, kernel, plan(situation))
+            self._tell_connections(view, kernel)
         self._carry_out(turn)
         self._check_blocklist(turn)
         self._report(turn)
@@ -172,6 +178,26 @@ class Cycle:
                 self._membership.prove()
         if steps:
             self._wake.set("image")
+
+    def _tell_connections(self, view: ClusterView, kernel: Kernel) -> None:
+        """Write down who is connected to what is exported here, so that a taker can nudge them.
+
+        Only what changed since it was last written is written; a failure costs a nudge, nothing else.
+        """
+        lease = self._membership.tenure.lease
+        held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == lease}
+        self._told = {uid: told for uid, told in self._told.items() if held.get(uid) == told[0]}
+        for spec in view.images.values():
+            if spec.uid not in held or kernel.target(spec.identity.iqn) is None:
+                continue
+            now = (held[spec.uid], self._observer.connections(spec))
+            if now[1] and self._told.get(spec.uid) != now:
+                try:
+                    self._membership.store.write_connections(spec.uid, *now)
+                except RbdgateError as error:
+                    log.warning("connections not written", image=str(spec.name), error=str(error))
+                    return
+                self._told[spec.uid] = now
 
     def _check_blocklist(self, turn: Turn) -> None:
         """Now and then, hold the fences on record and this node's own instances against Ceph's blocklist."""

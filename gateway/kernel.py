@@ -14,9 +14,9 @@ from gateway import lio, network
 from gateway.errors import Inconsistent, NotFound, StorageUnavailable
 from gateway.images.krbd import KernelClient, Krbd, client_options
 from gateway.lio.lock import ConfigfsLock
-from gateway.model import Address, ClusterView, ImageSpec, Instance, Iqn
+from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn
 from gateway.model import Path as ImagePath
-from gateway.observed import ANCHOR, DeviceName, Kernel, Mapping
+from gateway.observed import ANCHOR, DeviceName, Kernel, Mapping, Portal
 from gateway.plan import anchor_of
 from gateway.profile import differences
 from gateway.timers import Timers
@@ -62,13 +62,27 @@ class NodeKernel:
         """The portal addresses of ours on this node, without a look at LIO."""
         return frozenset(network.observe_own().addresses)
 
+    def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
+        """The initiators' connections to the image's portals on this node."""
+        portals = [Portal(path.address, path.port) for path in spec.paths]
+        ends = network.peers(portals).items()
+        return tuple(
+            sorted(Connection(p.address, p.port, peer.address, peer.port) for p, found in ends for peer in found)
+        )
+
+    def nudge(self, connection: Connection) -> None:
+        """Make an initiator that still holds this connection to a former holder notice that it is dead."""
+        network.nudge(
+            Portal(connection.portal, connection.portal_port), network.Peer(connection.peer, connection.peer_port)
+        )
+
     def cut(self, addresses: frozenset[Address]) -> None:
         """Let no packet leave from these addresses any more."""
         network.cut(addresses)
 
     def uncut(self, addresses: frozenset[Address]) -> None:
-        """Forget the cut of these addresses."""
-        network.uncut(addresses)
+        """Forget the cut of these addresses; one from which a dead connection would still send is left for later."""
+        network.uncut(addresses - network.could_still_send(addresses))
 
     def remove_addresses(self, addresses: frozenset[Address]) -> None:
         """Take these portal addresses off."""

@@ -346,6 +346,16 @@ class FenceIntent:
     token: int
 
 
+@dataclass(frozen=True, order=True)
+class Connection:
+    """One initiator's TCP connection to a portal, by both ends; a taker nudges the initiator over it."""
+
+    portal: Address
+    portal_port: int
+    peer: Address
+    peer_port: int
+
+
 @dataclass(frozen=True)
 class Move:
     """An operator's wish that an image be held by a certain node; `revision` is where it was written."""

@@ -13,6 +13,7 @@ from dataclasses import asdict, fields
 from gateway.errors import BadInput
 from gateway.model import (
     ClusterSettings,
+    Connection,
     DeviceAttributes,
     FenceIntent,
     HolderRecord,
@@ -175,6 +176,25 @@ def write_move(to: Label) -> bytes:
 def read_move(value: bytes, where: str) -> Label:
     """Read where an operator wants an image to be."""
     return _read_one_label(value, where, "to")
+
+
+def write_connections(connections: tuple[Connection, ...]) -> bytes:
+    """The form of `connections/<uid>`."""
+    return write_form(connections=[f"{c.portal} {c.portal_port} {c.peer} {c.peer_port}" for c in connections])
+
+
+def read_connections(value: bytes, where: str) -> tuple[Connection, ...]:
+    """Read an image's connections."""
+    with reading(where, value) as form:
+        return tuple(_read_connection(text, where) for text in form.texts("connections"))
+
+
+def _read_connection(text: str, where: str) -> Connection:
+    try:
+        portal, portal_port, peer, peer_port = text.split()
+        return Connection(parse_address(portal), int(portal_port), parse_address(peer), int(peer_port))
+    except ValueError:
+        raise BadInput(f"{where}: {text!r} is no connection") from None
 
 
 def write_fence(intent: FenceIntent) -> bytes:

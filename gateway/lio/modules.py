@@ -8,8 +8,8 @@ import subprocess
 from gateway.errors import Unavailable
 from gateway.lio.configfs import TARGET_ROOT
 
-MODULES = ("configfs", "target_core_mod", "target_core_iblock", "iscsi_target_mod")
-"""In the order of their loading. `/etc/target/pr` must exist before target_core_mod, which picks `dbroot` then."""
+MODULES = ("configfs", "target_core_mod", "target_core_iblock", "iscsi_target_mod", "rbd")
+"""LIO's and krbd, in the order of their loading. `/etc/target/pr` must exist before target_core_mod, which picks `dbroot` then."""
 
 _CONFIGFS = os.path.dirname(TARGET_ROOT)
 

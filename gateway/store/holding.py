@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, ClaimLost, Conflict, LeaseGone
-from gateway.model import Claim, FenceIntent, HolderRecord, ImageSpec, Instance, Label, LiveNode, NodeState
+from gateway.model import Claim, Connection, FenceIntent, HolderRecord, ImageSpec, Instance, Label, LiveNode, NodeState
 from gateway.store import view
 from gateway.store.guarded import GuardedStore
 from gateway.store.keys import CLAIMS, FENCES, LIVE
@@ -138,6 +138,18 @@ class HoldingStore(GuardedStore):
         self._as_holder(
             uid, token, [Put(self.keys.fence(intent.instance), schema.write_fence(intent)) for intent in intents]
         )
+
+    def write_connections(self, uid: str, token: int, connections: tuple[Connection, ...]) -> None:
+        """Write down which initiators are connected to the holder of claim `token`."""
+        self._as_holder(uid, token, [Put(self.keys.connections(uid), schema.write_connections(connections))])
+
+    def connections_of(self, uid: str) -> tuple[Connection, ...]:
+        """The connections to an image's holder, or to its last one; what cannot be read is nobody to nudge."""
+        found = self._client.get(self.keys.connections(uid))
+        try:
+            return schema.read_connections(found.value, found.key) if found else ()
+        except BadInput:
+            return ()
 
     def fences(self) -> dict[Instance, FenceIntent]:
         """Every fence on record."""

@@ -25,6 +25,7 @@ DEFAULT_PREFIX = "/rbdgate/default/"
 
 IMAGES, NODES, LIVE, STATUS = "images/", "nodes/", "live/", "status/"
 CLAIMS, RECORDS, MOVES, FENCES, UNIQUE = "claims/", "records/", "moves/", "fences/", "unique/"
+CONNECTIONS = "connections/"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ class Keys:
     def move(self, uid: str) -> str:
         """An operator's move of an image."""
         return f"{self.prefix}{MOVES}{uid}"
+
+    def connections(self, uid: str) -> str:
+        """The initiators' connections to an image's last holder; without a lease, for it must outlive that holder."""
+        return f"{self.prefix}{CONNECTIONS}{uid}"
 
     def fence(self, instance: Instance) -> str:
         """A fence intent."""

@@ -9,6 +9,7 @@ from gateway.errors import ClaimLost, Conflict
 from gateway.model import (
     Claim,
     ClusterView,
+    Connection,
     FenceIntent,
     HolderRecord,
     ImageSpec,
@@ -22,7 +23,7 @@ class FakeStore:
     """One etcd that all fake nodes share; revisions grow by one with each write."""
 
     state: ClusterView
-    log: list[str] = field(default_factory=list)
+    connections: dict[str, tuple[Connection, ...]] = field(default_factory=dict)
 
     def view(self) -> ClusterView:
         """Everything at one revision."""
@@ -76,6 +77,10 @@ class FakeStore:
     def finish_move(self, uid: str, revision: int) -> None:
         """Forget a move."""
         self.set(moves={u: m for u, m in self.state.moves.items() if (u, m.revision) != (uid, revision)})
+
+    def connections_of(self, uid: str) -> tuple[Connection, ...]:
+        """Who was connected to the last holder."""
+        return self.connections.get(uid, ())
 
     def live_instances(self) -> Mapping[Instance, Label]:
         """Which live node each instance belongs to."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from gateway.apply import Openers
 from gateway.errors import Inconsistent, KernelRefused, LostRace, NotFound
 from gateway.images.header import Holder
-from gateway.model import Address, ClusterView, ImageSpec, Instance, Iqn, Label, Path
+from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import (
     ANCHOR,
     GENERATION_BASE,
@@ -184,6 +184,10 @@ class FakeKernel:
         portals = frozenset({Portal(path.address, path.port)})
         self._tpg(spec, path.tag, lambda tpg: replace(tpg, enabled=True, portals=portals))
         self._set(cuts=self.state.cuts - {path.address})
+
+    def nudge(self, connection: Connection) -> None:
+        """Remember whom."""
+        self.before(f"nudge {connection.peer}")
 
     def close_path(self, spec: ImageSpec, path: Path) -> None:
         """The reverse."""

@@ -15,6 +15,7 @@ from gateway.errors import FenceUnconfirmed, RbdgateError, TenureOver
 from gateway.model import (
     ClusterSettings,
     ClusterView,
+    Connection,
     Identity,
     ImageName,
     ImageSpec,
@@ -169,6 +170,25 @@ def test_a_crashed_holder_is_fenced_before_the_image_is_mapped_elsewhere() -> No
     assert pool.log.index(f"fence {spec_of(1).uid}") < len(pool.log) - 1 - pool.log[::-1].index(
         f"take {spec_of(1).uid}"
     )
+
+
+def test_a_taker_nudges_whoever_was_connected_to_the_path_it_opens() -> None:
+    """Right after a path is up, the initiators on record for that portal are nudged, and no others."""
+    store, _, (node,) = world(nodes=1)
+    spec = spec_of(1)
+    ends = [(spec.paths[0].address, "10.1.0.61"), (spec.paths[1].address, "10.2.0.61")]
+    store.connections[spec.uid] = tuple(Connection(a, 3260, ipaddress.ip_address(p), 4711) for a, p in ends)
+    acts: list[str] = []
+    node.kernel.before = acts.append
+    node.settle()
+    assert [act for act in acts if act.startswith(("open_path", "nudge"))] == [
+        "open_path",
+        "open_path halfway",
+        "nudge 10.1.0.61",
+        "open_path",
+        "open_path halfway",
+        "nudge 10.2.0.61",
+    ]
 
 
 def test_a_fenced_node_comes_back_with_new_instances_and_forgets_the_old() -> None:
