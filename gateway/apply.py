@@ -8,11 +8,12 @@ header is swapped against exactly the holder that was read.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway import steps as words
-from gateway.errors import FenceUnconfirmed, StorageUnavailable, TenureOver
+from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable, TenureOver
 from gateway.images.header import Holder
 from gateway.model import (
     Address,
@@ -124,7 +125,8 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one 
             kernel.open_path(step.spec, step.path)
             for connection in store.connections_of(step.spec.uid):
                 if connection.portal == step.path.address:
-                    kernel.nudge(connection)
+                    with suppress(KernelRefused):  # the path is up; the initiator notices by itself, later
+                        kernel.nudge(connection)
         case words.ClosePath():
             kernel.close_path(step.spec, step.path)
         case words.SetInitiators():

@@ -65,16 +65,17 @@ class NodeKernel:
     def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
         """The initiators' connections to the image's portals on this node."""
         portals = [Portal(path.address, path.port) for path in spec.paths]
-        ends = network.peers(portals).items()
-        return tuple(
-            sorted(Connection(p.address, p.port, peer.address, peer.port) for p, found in ends for peer in found)
+        found = (
+            Connection(portal.address, portal.port, peer.address, peer.port)
+            for portal, peers in network.peers(portals).items()
+            for peer in peers
         )
+        return tuple(sorted(found, key=str))
 
     def nudge(self, connection: Connection) -> None:
         """Make an initiator that still holds this connection to a former holder notice that it is dead."""
-        network.nudge(
-            Portal(connection.portal, connection.portal_port), network.Peer(connection.peer, connection.peer_port)
-        )
+        portal = Portal(connection.portal, connection.portal_port)
+        network.nudge(portal, network.Peer(connection.peer, connection.peer_port))
 
     def cut(self, addresses: frozenset[Address]) -> None:
         """Let no packet leave from these addresses any more."""

@@ -346,7 +346,7 @@ class FenceIntent:
     token: int
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Connection:
     """One initiator's TCP connection to a portal, by both ends; a taker nudges the initiator over it."""
 
