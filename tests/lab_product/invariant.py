@@ -39,10 +39,15 @@ def read_samples(lines: Iterable[str]) -> Iterator[tuple[float, str, frozenset[E
         except ValueError:
             continue
         exports = frozenset(
-            Export(iqn, tag, int(device.rpartition(".")[2] or 0), instance)
-            for iqn, tag, device, instance in sample["exports"]
+            Export(iqn, tag, _token(device), instance) for iqn, tag, device, instance in sample["exports"]
         )
         yield sample["time"], sample["boot"], exports
+
+
+def _token(device: str) -> int:
+    """The claim's token at the end of a backstore's name; 0 for one that is none of ours."""
+    last = device.rpartition(".")[2]
+    return int(last) if last.isdigit() else 0
 
 
 def spans(node: str, lines: Iterable[str]) -> list[Span]:

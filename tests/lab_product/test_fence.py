@@ -37,7 +37,7 @@ def instances_on(scene: Scene, before: str) -> set[str]:
     return {entry["addr"] for entry in json.loads(scene.blocklist())} - {entry["addr"] for entry in json.loads(before)}
 
 
-@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0)
+@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0, rate=0)
 def test_a_stale_write_is_refused(scene: Scene, disk: Disk, write: Writing) -> None:
     """Writes queued in the old holder come too late: the OSDs refuse them with -108, and no block goes back."""
     lines = {node: len(scene.kernel_log(node)) for node in scene.gateways}
@@ -55,7 +55,7 @@ def test_a_stale_write_is_refused(scene: Scene, disk: Disk, write: Writing) -> N
     assert verdict["clean"], verdict
 
 
-@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0)
+@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0, rate=0)
 def test_without_the_fence_the_checker_sees_a_stale_block(scene: Scene, disk: Disk, write: Writing) -> None:
     """With the blocklist entries lifted by hand the old holder's writes land, and the checker reports it."""
     before = scene.blocklist()

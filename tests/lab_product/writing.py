@@ -17,6 +17,7 @@ from tests.lab_product.waiting import until
 ROOT = Path(__file__).parents[2]
 HOME = "/var/tmp/rbdgate-checker"  # inside a node of the lab, where root is alone
 WANTED = 200  # acknowledged writes before, between and after events
+RATE = 200  # writes a second at most: enough that one is always due, few enough that a journal stays small
 PROGRESS_WITHIN = 120.0  # seconds for that many, on a busy machine
 
 
@@ -34,6 +35,7 @@ class Writing:
         blocks: int = 256,
         lanes: int = 1,
         read_every: int = 4,
+        rate: int = RATE,
     ) -> None:
         self._lab, self._initiator, self.name = lab, initiator, name
         self._journal, self._control = f"{HOME}/{name}.journal", f"{HOME}/{name}.control"
@@ -43,7 +45,7 @@ class Writing:
             "systemd-run", "--quiet", f"--unit=checker-{name}", f"--working-directory={HOME}",
             "/usr/bin/python3", "-m", "tests.checker.writer", "--device", device, "--journal", self._journal,
             "--control", self._control, "--offset", str(offset), "--blocks", str(blocks), "--lanes", str(lanes),
-            "--read-every", str(read_every),
+            "--read-every", str(read_every), "--rate", str(rate),
         )  # fmt: skip
         until("the writer's first acknowledged write", lambda: self._acknowledged() > 0, within=60)
 
