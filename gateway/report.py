@@ -40,13 +40,17 @@ class PathReport:
 
 @dataclass(frozen=True)
 class ImageReport:
-    """An image as its holder sees it; `error` is the failure that keeps it from being served, if any."""
+    """An image as its holder sees it; `error` is the failure that keeps it from being served, if any.
+
+    `applied` is the revision of the spec that the kernel was seen to agree with in all, ACLs included; 0 if unknown.
+    """
 
     uid: str
     token: int
     exported: bool
     paths: tuple[PathReport, ...]
     error: str = ""
+    applied: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class NodeReport:
                 "token": image.token,
                 "exported": image.exported,
                 "error": image.error,
+                "applied": image.applied,
                 "paths": [{"tag": p.tag, "up": p.up, "reason": p.reason} for p in image.paths],
             }
             for image in self.images
@@ -84,6 +89,7 @@ class NodeReport:
                     token=int(image["token"]),
                     exported=bool(image["exported"]),
                     error=str(image.get("error", "")),
+                    applied=int(image.get("applied", 0)),
                     paths=tuple(
                         PathReport(int(p["tag"]), bool(p["up"]), str(p.get("reason", ""))) for p in image["paths"]
                     ),
