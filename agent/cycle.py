@@ -24,6 +24,7 @@ from gateway.errors import Blocklisted, RbdgateError, TenureOver
 from gateway.model import ClusterView, Connection, ImageSpec, Label
 from gateway.observed import Kernel
 from gateway.plan import Me, Situation, export_of, path_is_up, path_wishes, plan, plan_nothing
+from gateway.profile import differences
 from gateway.report import ImageReport, NodeReport, PathReport
 from gateway.steps import Claim, Plan, Step
 from gateway.timers import Timers
@@ -104,6 +105,7 @@ class Cycle:
 
     def turn(self) -> Turn | None:
         """One turn; None if this node could not become a member yet."""
+        busy = self._workers.busy()  # before anything is read: what ended since then may have been read halfway
         view = self._view()
         kernel = self._observer.observe(view)
         try:
@@ -125,7 +127,7 @@ class Cycle:
                 me=self._me(),
                 waited=self._waited(view, boottime()),
                 stagger=self._timers.claim_stagger,
-                busy=self._workers.busy(),
+                busy=busy,
             )
             turn = Turn(view, kernel, plan(situation))
             self._tell_connections(view, kernel)
@@ -233,13 +235,14 @@ class Cycle:
             if spec is None:
                 images.append(ImageReport(uid, token, bool(kernel.devices_of(uid)), (), "its spec cannot be read"))
                 continue
-            exported = export_of(spec, token, kernel) is not None
+            export = export_of(spec, token, kernel)
+            applied = view.revisions[spec.name] if export is not None and not differences(spec, *export) else 0
             paths = tuple(
                 PathReport(w.path.tag, up, "" if up else (w.down_because or error or "being brought up"))
                 for w in path_wishes(spec, kernel, guarded=self._me().guarded)
                 for up in (path_is_up(spec, w.path, kernel),)
             )
-            images.append(ImageReport(uid, token, exported, paths, error))
+            images.append(ImageReport(uid, token, export is not None, paths, error, applied))
         served = sum(1 for image in images if image.exported and all(path.up for path in image.paths))
         sentence = f"holds {len(images)} of {len(view.images)} images, {served} with all paths up"
         return NodeReport(self._node, self._version, sentence, tuple(images))

@@ -45,7 +45,7 @@ def _set_up_log() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["level", "event", "image", "path", "reason"]),
+            structlog.processors.LogfmtRenderer(key_order=["level", "event", "image"], drop_missing=True),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
