@@ -1,0 +1,113 @@
+"""Ceph as the operator's acts need it: a protocol, and the real thing, which connects when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.model import ImageName, ImageSpec, Instance
+from gateway.schema import write_image
+from gateway.settings import CephSettings
+from gateway.timers import BLOCKLIST_EXPIRY
+
+if TYPE_CHECKING:  # librados takes long to load, and most commands never need it
+    from gateway.images.cluster import CephConnection
+
+
+class Ceph(Protocol):
+    """What is asked of Ceph; every call raises what the images room raises."""
+
+    def fsid(self) -> str:
+        """The cluster's id."""
+        ...
+
+    def make_anchor(self, pool: str) -> None:
+        """Make the anchor image unless it is there; NotFound for an unknown pool."""
+        ...
+
+    def make_image(self, name: ImageName, size: int) -> str:
+        """Make an image of `size` bytes and return its id; AlreadyExists for a name in use."""
+        ...
+
+    def examine(self, name: ImageName) -> tuple[str, int, tuple[str, ...]]:
+        """An image's id, its size in bytes and why it cannot be exported as it is; NotFound."""
+        ...
+
+    def write_copy(self, spec: ImageSpec) -> None:
+        """Keep a copy of the spec in the image's own metadata."""
+        ...
+
+    def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
+        """See to it that no write of these clients lands on the image any more; FenceUnconfirmed."""
+        ...
+
+    def move_to_trash(self, name: ImageName, image_id: str) -> None:
+        """Take the image out of the pool's list with its data kept; NotFound, Refused while it is open."""
+        ...
+
+
+class CephCluster:
+    """The real Ceph, connected at the first call; `op_timeout` in seconds bounds each operation."""
+
+    def __init__(self, settings: CephSettings, op_timeout: float) -> None:
+        self._settings, self._op_timeout = settings, op_timeout
+        self._connected: CephConnection | None = None
+
+    def close(self) -> None:
+        """End the connection, if there is one."""
+        if self._connected is not None:
+            self._connected.close()
+
+    def fsid(self) -> str:
+        """The cluster's id."""
+        return self._connection().fsid
+
+    def make_anchor(self, pool: str) -> None:
+        """Make the anchor image unless it is there."""
+        from gateway.images.image import create_anchor  # noqa: PLC0415 - loaded when needed, as all of Ceph
+
+        create_anchor(self._connection(), pool)
+
+    def make_image(self, name: ImageName, size: int) -> str:
+        """Make an image with the features `gateway.images.image` argues for."""
+        from gateway.images.image import create_image  # noqa: PLC0415
+
+        return create_image(self._connection(), name, size)
+
+    def examine(self, name: ImageName) -> tuple[str, int, tuple[str, ...]]:
+        """The image as it is now; no client at all may have it open, for none of ours serves it yet."""
+        from gateway.images.image import adoption_obstacles, describe_image  # noqa: PLC0415
+
+        facts = describe_image(self._connection(), name)
+        return facts.image_id, facts.size, adoption_obstacles(facts, ours=())
+
+    def write_copy(self, spec: ImageSpec) -> None:
+        """Write the spec's stored form, which has no secrets and names the image's id, under `rbdgate.spec`."""
+        from gateway.images.image import header_of  # noqa: PLC0415
+        from gateway.images.metadata import SPEC_KEY, write_metadata  # noqa: PLC0415
+
+        write_metadata(header_of(self._connection(), spec.name, spec.image_id), SPEC_KEY, write_image(spec).decode())
+
+    def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
+        """Blocklist the clients and show on the image's own objects that it holds."""
+        from gateway.images.fence import fence  # noqa: PLC0415
+        from gateway.images.image import describe_image  # noqa: PLC0415
+
+        facts = describe_image(self._connection(), spec.name)
+        fence(self._connection(), victims, facts.touches, expire=BLOCKLIST_EXPIRY)
+
+    def move_to_trash(self, name: ImageName, image_id: str) -> None:
+        """Move the image to RBD's trash."""
+        from gateway.images.trash import move_to_trash  # noqa: PLC0415
+
+        move_to_trash(self._connection(), name, image_id)
+
+    def _connection(self) -> CephConnection:
+        if self._connected is None:
+            from gateway.images.cluster import CephConnection  # noqa: PLC0415
+
+            settings = self._settings
+            self._connected = CephConnection(
+                settings.conf, settings.user, settings.keyring, op_timeout=self._op_timeout
+            )
+        return self._connected
