@@ -11,7 +11,7 @@ the last step a second run finds the spec and goes on from wherever the first on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -244,12 +244,3 @@ def change(store: ClusterStore, name: ImageName, to: Callable[[ImageSpec], Image
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
-
-
-def named_addresses(words: Sequence[tuple[Label, Address]]) -> tuple[tuple[Label, Address], ...]:
-    """The named addresses, none twice."""
-    addresses = [address for _, address in words]
-    for address in addresses:
-        if addresses.count(address) > 1:
-            raise BadInput(f"address {address} is named twice; each path needs its own")
-    return tuple(words)

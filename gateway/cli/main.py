@@ -1,0 +1,120 @@
+"""`rbdgate`: one command, its answer, its exit status.
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 accepted but not reached in time.
+Imports are few until it is known what is to be done: on a slow gateway `rbdgate --help` and `status` must not wait
+for libraries they do not need.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+from gateway.cli.arguments import parse_arguments
+from gateway.cli.output import ProgressLine, as_json, report_error
+from gateway.errors import RbdgateError
+
+if TYPE_CHECKING:
+    from gateway.cli.commands import Session
+
+DONE, FAILED, USAGE, NOT_REACHED, INTERRUPTED = 0, 1, 2, 3, 130
+
+WATCH_EVERY = 1.0
+"""Seconds between two looks of `status --watch`."""
+
+
+OpenSession = Callable[[Namespace, ProgressLine], AbstractContextManager["Session"]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command on this node's settings and return its exit status."""
+    return run(sys.argv[1:] if arguments is None else arguments, open_session)
+
+
+def run(arguments: Sequence[str], opened: OpenSession) -> int:
+    """Run one command in a session that is opened only if the arguments are right."""
+    chosen = parse_arguments(arguments)
+    if chosen.version:
+        from importlib.metadata import version  # noqa: PLC0415 - 20 ms that only this option needs
+
+        print(version("rbdgate"))
+        return DONE
+    try:
+        return _answer(chosen, opened)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _answer(chosen: Namespace, opened: OpenSession) -> int:
+    from gateway.actions.waiting import NotReached  # noqa: PLC0415 - after the arguments were found right
+    from gateway.cli.commands import COMMANDS  # noqa: PLC0415
+
+    progress = ProgressLine()
+    try:
+        with opened(chosen, progress) as session:
+            if getattr(chosen, "watch", False):
+                _watch(session, chosen)
+            answer = COMMANDS[chosen.command](session, chosen)
+    except NotReached as error:
+        progress.clear()
+        report_error(error, json_too=chosen.json)
+        return NOT_REACHED
+    except RbdgateError as error:
+        progress.clear()
+        report_error(error, json_too=chosen.json)
+        return FAILED
+    progress.clear()
+    print(as_json(answer.document) if chosen.json else answer.text)
+    return DONE
+
+
+@contextmanager
+def open_session(chosen: Namespace, progress: ProgressLine) -> Iterator[Session]:
+    """The session that the settings file describes."""
+    from gateway.actions.ceph import CephCluster  # noqa: PLC0415
+    from gateway.actions.waiting import Patience  # noqa: PLC0415
+    from gateway.cli.commands import Session  # noqa: PLC0415
+    from gateway.settings import Settings  # noqa: PLC0415
+    from gateway.store.client import EtcdClient  # noqa: PLC0415
+    from gateway.store.cluster import ClusterStore  # noqa: PLC0415
+
+    settings = Settings.load(chosen.settings)
+    client = EtcdClient(settings.etcd.endpoints, call_timeout=settings.timers.etcd_call)
+    ceph = CephCluster(settings.ceph, settings.timers.rados_operation)
+    patience = Patience(chosen.timeout if getattr(chosen, "wait", False) else 0.0, progress.show)
+    store = ClusterStore(client, settings.etcd.prefix)
+    try:
+        yield Session(store, ceph, patience, lambda text: print(f"rbdgate: {text}", file=sys.stderr))
+    finally:
+        ceph.close()
+        client.close()
+
+
+def _watch(session: Session, chosen: Namespace) -> None:
+    """Print the status whenever it has changed, for ever."""
+    from gateway.cli.commands import status  # noqa: PLC0415
+
+    shown = ""
+    while True:
+        try:
+            answer = status(session, chosen)
+            text = as_json(answer.document) if chosen.json else answer.text
+        except RbdgateError as error:
+            text = f"rbdgate: {error}"
+        if text != shown:
+            clear = "\033[H\033[2J" if sys.stdout.isatty() else ""
+            print(f"{clear}{text}\n", flush=True)
+            shown = text
+        time.sleep(WATCH_EVERY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
