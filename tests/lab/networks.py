@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,24 +41,29 @@ class Wires:
         """Whether the namespace is there."""
         return Path(f"/run/netns/{self.netns}").exists()
 
-    def create(self, nodes: Iterable[Node]) -> None:
+    def create(self, nodes: Sequence[Node]) -> None:
         """Make the namespace, its bridges with the host's addresses, and every node's taps."""
         run(["ip", "netns", "add", self.netns])
         lines = ["link set lo up"]
         for network in NETWORKS:
             lines += _bridge_lines(network)
-        taps = []
         for node in nodes:
             for link in node.links:
-                taps.append(link.tap)
                 lines += [
                     f"tuntap add mode tap name {link.tap}",
                     f"link set {link.tap} addrgenmode none master {link.network.name} up",
                 ]
         run(["ip", "-n", self.netns, "-batch", "-"], stdin="\n".join(lines) + "\n")
-        for tap in taps:
-            # With these on, large frames towards the node are lost.
-            run([*self.enter, "ethtool", "-K", tap, "tso", "off", "gso", "off", "tx", "off"])
+        for node in nodes:
+            self.without_offloads(node)
+
+    def without_offloads(self, node: Node) -> None:
+        """Switch segmentation and checksum offload off on a node's taps: with them on, large frames to it are lost.
+
+        The node's kernel switches them on again when it opens its interface, so this is said once more after a boot.
+        """
+        for link in node.links:
+            run([*self.enter, "ethtool", "-K", link.tap, "tso", "off", "gso", "off", "tx", "off"])
 
     @property
     def enter(self) -> tuple[str, ...]:
