@@ -34,6 +34,9 @@ log = structlog.get_logger("cycle")
 GUARD_STALE = 5.0
 """A guard whose sign of life is older than this, in seconds, is taken for dead."""
 
+GUARD_AGAIN = 0.3
+"""How often, in seconds, an agent without a guard looks whether there is one again."""
+
 BLOCKLIST = "blocklist"
 """The workers' key for the check of the blocklist."""
 
@@ -95,7 +98,9 @@ class Cycle:
             try:
                 turn = self.turn()
                 if turn is None or not turn.plan.empty:
-                    pause = min(pause, self._workers.next_retry(boottime(), pause))
+                    pause = self._workers.next_retry(boottime(), pause)
+                if not self._guarded():
+                    pause = min(pause, GUARD_AGAIN)
             except RbdgateError as error:
                 log.warning("turn failed", error=str(error), kind=type(error).__name__)
                 notify(STATUS=f"last turn failed: {error}")
@@ -144,9 +149,12 @@ class Cycle:
             return None
 
     def _me(self) -> Me:
+        lease, rados = self._membership.tenure.lease, self._membership.rados_instance()
+        return Me(self._node, lease, rados, self._guarded())
+
+    def _guarded(self) -> bool:
         sign = self._guard_sign()
-        guarded = sign is not None and boottime() - sign < GUARD_STALE
-        return Me(self._node, self._membership.tenure.lease, self._membership.rados_instance(), guarded)
+        return sign is not None and boottime() - sign < GUARD_STALE
 
     def _waited(self, view: ClusterView, now: float) -> dict[str, float]:
         unclaimed = {spec.uid for spec in view.images.values()} - set(view.claims)
@@ -159,12 +167,15 @@ class Cycle:
             log.info("step", step=type(step).__name__, all=True)
             apply(step, hands)
         for key, steps in turn.plan.images.items():
-            self._workers.submit(key, partial(self._carry_out_image, key, steps, hands))
+            spec = turn.view.spec_of(key) if turn.view else None
+            name = str(spec.name) if spec else key
+            if self._workers.submit(key, partial(self._carry_out_image, name, steps, hands)):
+                log.info("planned", image=name, reason=turn.plan.reasons.get(key), steps=_words(steps))
         if not self._workers.busy():
             for step in turn.plan.last:
                 apply(step, hands)
 
-    def _carry_out_image(self, key: str, steps: tuple[Step, ...], hands: Hands) -> None:
+    def _carry_out_image(self, name: str, steps: tuple[Step, ...], hands: Hands) -> None:
         for step in steps:
             began = boottime()
             try:
@@ -175,7 +186,7 @@ class Cycle:
             except TenureOver:
                 self._membership.prove()
                 raise
-            log.info("step", image=key, step=type(step).__name__, seconds=round(boottime() - began, 3))
+            log.info("step", image=name, step=type(step).__name__, seconds=round(boottime() - began, 3))
             if isinstance(step, Claim):
                 self._membership.prove()
         if steps:
@@ -239,7 +250,7 @@ class Cycle:
             applied = view.revisions[spec.name] if export is not None and not differences(spec, *export) else 0
             paths = tuple(
                 PathReport(w.path.tag, up, "" if up else (w.down_because or error or "being brought up"))
-                for w in path_wishes(spec, kernel, guarded=self._me().guarded)
+                for w in path_wishes(spec, kernel, guarded=self._guarded())
                 for up in (path_is_up(spec, w.path, kernel),)
             )
             images.append(ImageReport(uid, token, export is not None, paths, error, applied))
@@ -249,3 +260,7 @@ class Cycle:
 
     def _say(self, sentence: str) -> None:
         notify(STATUS=sentence)
+
+
+def _words(steps: tuple[Step, ...]) -> str:
+    return ",".join(type(step).__name__ for step in steps)

@@ -101,9 +101,10 @@ class LeaseKeeper(threading.Thread):
         except RbdgateError as error:
             log.warning("renewal failed", lease=f"{self.lease:x}", error=str(error))
             return False
+        if not self._write(Tenure(self._boot_id, self.lease, end, claims)):
+            return False
         lost = {uid for uid, token in self._tenure.claims.items() if claims.get(uid) != token}
         self._tenure = Tenure(self._boot_id, self.lease, end, claims)
-        self._runtime.write_tenure(self._tenure)
         with self._proofs:
             self._proved = number
             self._proofs.notify_all()
@@ -111,10 +112,19 @@ class LeaseKeeper(threading.Thread):
             self._on_change()
         return True
 
+    def _write(self, tenure: Tenure) -> bool:
+        """Tell the guard; a tenure it cannot be told of is none, for it would cut at the end it knows."""
+        try:
+            self._runtime.write_tenure(tenure)
+        except OSError as error:
+            log.warning("tenure not written", path=str(self._runtime.path), error=str(error))
+            return False
+        return True
+
     def _end(self) -> None:
         log.error("lease gone", lease=f"{self.lease:x}")
         self._tenure = Tenure(self._boot_id, self.lease, 0.0)
-        self._runtime.write_tenure(self._tenure)
+        self._write(self._tenure)
         with self._proofs:
             self.gone = True
             self._proofs.notify_all()

@@ -7,15 +7,16 @@ import fcntl
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
-from gateway.settings import Settings
 
 from agent.clock import boot_id, boottime
 from agent.tenure import RuntimeDirectory
 from gateway.errors import RbdgateError, Refused
+from gateway.settings import Settings
 
 CUT_BOUND = 10.0
 """How long the guard's last act may try, in seconds."""
@@ -54,6 +55,7 @@ def _set_up_log() -> None:
 
 def _run_agent(settings: Settings, runtime: RuntimeDirectory) -> int:
     lock = _only_one(runtime, "agent")
+    threading.excepthook = _end_at_once
     from agent.assembly import assemble  # noqa: PLC0415 - slow imports come after the lease was taken up
 
     with assemble(settings, runtime, boot_id()) as cycle:
@@ -62,6 +64,14 @@ def _run_agent(settings: Settings, runtime: RuntimeDirectory) -> int:
         cycle.run()
     os.close(lock)
     return 0
+
+
+def _end_at_once(what: threading.ExceptHookArgs) -> None:
+    """A thread that died of a bug leaves an agent that looks alive: end it; its successor touches no session."""
+    thread = what.thread.name if what.thread else "?"
+    failure = (what.exc_type, what.exc_value, what.exc_traceback)
+    structlog.get_logger("main").error("a thread died; ending the agent", thread=thread, exc_info=failure)
+    os._exit(70)
 
 
 def _run_guard(settings: Settings, runtime: RuntimeDirectory) -> int:

@@ -119,3 +119,14 @@ def test_a_tenure_of_another_boot_or_a_damaged_file_says_nothing(tmp_path: Path)
     for garbage in ("", "{", "[]", '{"boot_id": "boot"}', '{"boot_id":"boot","lease":1,"end":"x","claims":{}}'):
         (tmp_path / "tenure").write_text(garbage)
         assert runtime.read_tenure("boot") is None
+
+
+def test_a_tenure_the_guard_cannot_be_told_of_is_none(tmp_path: Path) -> None:
+    """When `/run` takes no file (full, gone), the renewal counts as failed: the agent ends when the guard cuts."""
+    store = ScriptedStore(10.0, 10.0)
+    keeper = keeper_on(store, tmp_path / "file")
+    (tmp_path / "file").write_text("in the way")
+    assert not keeper._renew()
+    assert not keeper.tenure.runs(100.0)
+    (tmp_path / "file").unlink()
+    assert keeper._renew()
