@@ -9,7 +9,7 @@ from gateway.errors import Unavailable
 from gateway.lio.configfs import TARGET_ROOT
 
 MODULES = ("configfs", "target_core_mod", "target_core_iblock", "iscsi_target_mod", "rbd")
-"""LIO's and krbd, in the order of their loading. `/etc/target/pr` must be there before target_core_mod picks `dbroot`."""
+"""LIO's and krbd, in the order of their loading. `/etc/target/pr` is there before target_core_mod picks `dbroot`."""
 
 _CONFIGFS = os.path.dirname(TARGET_ROOT)
 
