@@ -1,0 +1,61 @@
+"""An agent without a kernel: it claims, reports, moves and lets go as a real one does, a turn at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.errors import Conflict
+from gateway.model import ClusterView, HolderRecord, ImageSpec, Instance, Label, LiveNode
+from gateway.placement import candidates, should_leave
+from gateway.report import ImageReport, NodeReport, PathReport
+from gateway.store.cluster import ClusterStore
+from tests.fakes.etcd import FakeEtcd
+
+
+class FakeAgent:
+    """One node; `stuck` keeps it from letting anything go, `broken` from exporting."""
+
+    def __init__(self, store: ClusterStore, etcd: FakeEtcd, name: str, address: str) -> None:
+        self.store, self.node = store, Label(name)
+        self.instance = Instance(f"{address}:0/1")
+        self.lease = etcd.grant_lease(3600).id
+        self.stuck = False
+        self.broken = ""
+        networks = tuple(network.name for network in store.view().settings.networks)
+        store.join(LiveNode(self.node, self.lease, "boot", "0.1.0", networks, (self.instance,)))
+
+    def turn(self) -> None:
+        """Look once, let go, take up, report."""
+        view = self.store.view()
+        for uid, claim in view.claims.items():
+            spec = view.spec_of(uid)
+            if claim.lease == self.lease and spec and should_leave(view, spec, self.node) and not self.stuck:
+                self.store.release(uid, claim.token, self.store.records_of(uid))
+        view = self.store.view()
+        for spec in view.images.values():
+            self._take(view, spec)
+        self._report(self.store.view())
+
+    def _take(self, view: ClusterView, spec: ImageSpec) -> None:
+        order = candidates(view, spec)
+        if spec.uid in view.claims or spec.deleting or not order or order[0].node != self.node:
+            return
+        try:
+            claim = self.store.claim(spec, view.revisions[spec.name], self.node, self.lease)
+        except Conflict:
+            return
+        record = HolderRecord(spec.uid, self.instance, self.node, claim.token, "krbd")
+        self.store.add_records(spec.uid, claim.token, (record,))
+        if spec.uid in view.moves:
+            self.store.finish_move(spec.uid, view.moves[spec.uid].revision)
+
+    def _report(self, view: ClusterView) -> None:
+        images = []
+        for uid, claim in view.claims.items():
+            spec = view.spec_of(uid)
+            if claim.lease == self.lease and spec:
+                paths = tuple(PathReport(path.tag, up=not self.broken, reason=self.broken) for path in spec.paths)
+                image = ImageReport(uid, claim.token, not self.broken, paths, self.broken)
+                images.append(replace(image, applied=0 if self.stuck else view.revisions[spec.name]))
+        report = NodeReport(self.node, "0.1.0", f"holds {len(images)} images", tuple(images))
+        self.store.publish_status(self.node, self.lease, report.to_json())
