@@ -12,7 +12,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 
 
 def parse_size(text: str) -> int:
     """Bytes, or a number with K, M, G, T or P (powers of 1024): `1G`, `1.5T`, `512M`, `1073741824`."""
-    match = re.fullmatch(r"(\d{1,18})(?:\.(\d{1,6}))?\s*([KMGTP]?)(?:iB|B)?", text, re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,18})(?:\.([0-9]{1,6}))?\s*([KMGTP]?)(?:iB|B)?", text, re.IGNORECASE)
     if match is None:
         raise BadInput(f"{text!r} is no size: write bytes or a number with K, M, G, T or P, like 10G")
     whole, fraction, unit = match[1], match[2] or "", _UNITS[match[3].upper()]
@@ -30,8 +30,9 @@ def show_size(size: int | None) -> str:
     if size is None:
         return "?"
     for letter, unit in reversed(_UNITS.items()):
-        if letter and size >= unit and (10 * size) % unit == 0:
-            return f"{size / unit:g}{letter}"
+        tenths, rest = divmod(10 * size, unit)
+        if letter and tenths >= 10 and not rest:
+            return f"{tenths // 10}.{tenths % 10}{letter}".replace(".0", "")
     return str(size)
 
 
@@ -46,20 +47,20 @@ def parse_named_address(text: str) -> tuple[Label, Address]:
 def parse_tagged_address(text: str) -> tuple[int, Address]:
     """TAG=IP, as `1=10.0.1.100`."""
     tag, equals, address = text.partition("=")
-    if not equals or not re.fullmatch(r"[1-9]\d{0,4}", tag):
+    if not equals or not re.fullmatch(r"[1-9][0-9]{0,4}", tag):
         raise BadInput(f"{text!r}: write TAG=ADDRESS with the tag of a target portal group, like 1=10.0.1.100")
     return int(tag), parse_address(address)
 
 
 def parse_count(text: str) -> int:
     """A whole number from 1 on."""
-    if not re.fullmatch(r"[1-9]\d{0,8}", text):
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise BadInput(f"{text!r} is no number from 1 on")
     return int(text)
 
 
 def parse_seconds(text: str) -> float:
     """A number of seconds, 0 or more."""
-    if not re.fullmatch(r"\d{1,8}(\.\d{1,6})?", text):
+    if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,6})?", text):
         raise BadInput(f"{text!r} is no number of seconds")
     return float(text)
