@@ -8,6 +8,7 @@ from gateway.errors import Conflict
 from gateway.model import ClusterView, HolderRecord, ImageSpec, Instance, Label, LiveNode
 from gateway.placement import candidates, should_leave
 from gateway.report import ImageReport, NodeReport, PathReport
+from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from tests.fakes.etcd import FakeEtcd
 
@@ -15,7 +16,7 @@ from tests.fakes.etcd import FakeEtcd
 class FakeAgent:
     """One node; `stuck` keeps it from letting anything go, `broken` from exporting."""
 
-    def __init__(self, store: ClusterStore, etcd: FakeEtcd, name: str, address: str) -> None:
+    def __init__(self, store: ClusterStore, etcd: FakeEtcd | EtcdClient, name: str, address: str) -> None:
         self.store, self.node = store, Label(name)
         self.instance = Instance(f"{address}:0/1")
         self.lease = etcd.grant_lease(3600).id

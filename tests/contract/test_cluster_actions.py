@@ -1,0 +1,167 @@
+"""An operator's acts through the real command line on a real Ceph and a real etcd; only the agents are fakes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rbd
+
+from gateway.cli.main import main
+from gateway.images.cluster import CephConnection
+from gateway.images.image import describe_image, header_of
+from gateway.images.metadata import SPEC_KEY, read_metadata
+from gateway.model import ImageName
+from gateway.schema import read_image
+from gateway.store.client import EtcdClient
+from gateway.store.cluster import ClusterStore
+from tests.contract.ceph_under_test import Ceph
+from tests.contract.cluster_fixtures import endpoints
+from tests.fakes.agent import FakeAgent
+
+__all__ = ["endpoints"]  # a fixture
+
+pytest_plugins = ("tests.contract.ceph_fixtures",)
+
+NETWORKS = "--network a=10.0.1.0/24,10.0.1.100-10.0.1.199 --network b=10.0.2.0/24,10.0.2.100-10.0.2.199"
+
+
+@dataclass
+class Desk:
+    """A settings file and the command line on it."""
+
+    settings: Path
+    capture: pytest.CaptureFixture[str]
+    store: ClusterStore
+    client: EtcdClient
+    error: str = ""
+
+    def run(self, line: str) -> tuple[int, Any]:
+        """One command with --json: its exit status and its document."""
+        status = main([*line.split(), "--settings", str(self.settings), "--json"])
+        out, self.error = self.capture.readouterr()
+        return status, json.loads(out)
+
+    def done(self, line: str) -> Any:
+        """One command that succeeds."""
+        status, document = self.run(line)
+        assert status == 0, self.error
+        return document
+
+    def refused(self, line: str) -> str:
+        """One command that is refused; the message."""
+        status, document = self.run(line)
+        assert status == 1, document
+        return str(document["error"]["message"])
+
+
+@pytest.fixture
+def desk(ceph: Ceph, endpoints: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+    """An initialised cluster of its own with two fake agents that take turns all the time."""
+    prefix = f"/rbdgate/{uuid.uuid4().hex}/"
+    settings = tmp_path / "rbdgate.toml"
+    settings.write_text(
+        f'[etcd]\nendpoints = {json.dumps(endpoints)}\nprefix = "{prefix}"\n'
+        f'[ceph]\nconf = "{ceph.cluster.conf}"\nuser = "gw"\nkeyring = "{ceph.keyring}"\n'
+    )
+    client = EtcdClient(endpoints)
+    desk = Desk(settings, capsys, ClusterStore(client, prefix), client)
+    desk.done(f"cluster init {NETWORKS} --anchor-pool rbd")
+    agents = [FakeAgent(desk.store, client, f"gw{n}", f"10.9.0.{n}") for n in (1, 2)]
+    stop = threading.Event()
+
+    def turns() -> None:
+        while not stop.wait(0.1):
+            for agent in agents:
+                agent.turn()
+
+    thread = threading.Thread(target=turns)
+    thread.start()
+    yield desk
+    stop.set()
+    thread.join()
+    client.close()
+
+
+def rbd_image(connection: CephConnection, name: str, features: int, size: int = 1 << 20) -> ImageName:
+    """An image made behind our back."""
+    image = ImageName.parse(name)
+    with connection.pool(image.pool) as ioctx:
+        rbd.RBD().create(ioctx, image.name, size, old_format=False, features=features)
+    return image
+
+
+def test_an_image_from_create_to_restore(desk: Desk, connection: CephConnection) -> None:
+    """A created image is there with a copy of its spec; deleted, it is in the trash with its data, and comes back."""
+    name = ImageName.parse("rbd/actions-1")
+    image = desk.done(f"image create {name} --size 4M --paths 2")
+    assert (image["state"], image["size"], [p["network"] for p in image["paths"]]) == ("serving", 4 << 20, ["a", "b"])
+    facts = describe_image(connection, name)
+    desk.done(f"initiator allow {name} iqn.1993-08.org.debian:01:abc")
+    copy = read_metadata(header_of(connection, name, facts.image_id), SPEC_KEY)
+    assert copy is not None
+    assert read_image(copy.encode(), "copy") == desk.store.image(name)[0]
+    assert desk.done(f"image move {name}")["holder"] != image["holder"]
+    with connection.pool("rbd") as ioctx, rbd.Image(ioctx, name.name) as opened:
+        opened.write(b"precious", 0)
+    desk.done(f"image delete {name}")
+    assert desk.done("image list") == []
+    with connection.pool("rbd") as ioctx:
+        entry = next(entry for entry in rbd.RBD().trash_list(ioctx) if entry["id"] == facts.image_id)
+        rbd.RBD().trash_restore(ioctx, entry["id"], entry["name"])
+        with rbd.Image(ioctx, name.name, read_only=True) as opened:
+            assert opened.read(0, 8) == b"precious"
+    assert "`rbdgate image adopt rbd/actions-1` serves it" in desk.refused(f"image create {name} --size 4M")
+    assert desk.done(f"image adopt {name} --path 1=10.0.1.20")["paths"][0]["address"] == "10.0.1.20"
+    desk.done(f"image delete {name} --keep")
+    assert describe_image(connection, name).image_id == facts.image_id
+
+
+def test_what_cannot_be_adopted(desk: Desk, connection: CephConnection) -> None:
+    """Journaling, a watcher and a crooked size are refused by name, and the image is left alone."""
+    layering = rbd.RBD_FEATURE_LAYERING
+    journal = rbd_image(
+        connection, "rbd/actions-2", layering | rbd.RBD_FEATURE_EXCLUSIVE_LOCK | rbd.RBD_FEATURE_JOURNALING
+    )
+    crooked = rbd_image(connection, "rbd/actions-3", layering, size=1000)
+    watched = rbd_image(connection, "rbd/actions-4", layering)
+    assert "journaling feature" in desk.refused(f"image adopt {journal}")
+    assert "1000 bytes is not a positive multiple of 512" in desk.refused(f"image adopt {crooked}")
+    with connection.pool("rbd") as ioctx, rbd.Image(ioctx, watched.name):
+        assert f"it is open at {connection.instance}" in desk.refused(f"image adopt {watched}")
+    assert "does not exist" in desk.refused("image adopt rbd/actions-none")
+    for image in (journal, crooked, watched):
+        header = header_of(connection, image, describe_image(connection, image).image_id)
+        assert read_metadata(header, SPEC_KEY) is None
+    assert desk.done("image list") == []
+
+
+def test_pools_that_cannot_be_used(desk: Desk) -> None:
+    """A pool that is not there and one the cephx user may not use are told apart, and nothing is made."""
+    assert "there is no pool 'nopool'" in desk.refused("image create nopool/x --size 1M")
+    assert "caps of this cephx user" in desk.refused("image create private/x --size 1M")
+    assert desk.done("image list") == []
+
+
+def test_an_open_image_is_not_put_away(desk: Desk, connection: CephConnection) -> None:
+    """While somebody has the image open a delete is refused and resumable; afterwards it is finished."""
+    desk.done("image create rbd/actions-5 --size 1M")
+    with connection.pool("rbd") as ioctx, rbd.Image(ioctx, "actions-5"):
+        assert f"is open at {connection.instance}" in desk.refused("image delete rbd/actions-5")
+        assert desk.done("image show rbd/actions-5")["state"] == "deleting"
+    desk.done("image delete rbd/actions-5")
+
+
+def test_a_cluster_is_made_once(desk: Desk) -> None:
+    """A second init is refused, and an anchor pool that is not there makes no cluster elsewhere."""
+    assert "there is a cluster under" in desk.refused(f"cluster init {NETWORKS} --anchor-pool rbd")
+    elsewhere = desk.settings.read_text().replace("/rbdgate/", "/elsewhere/")
+    desk.settings.write_text(elsewhere)
+    assert "there is no pool 'nopool'" in desk.refused(f"cluster init {NETWORKS} --anchor-pool nopool")
+    assert "not initialised" in desk.refused("status")
