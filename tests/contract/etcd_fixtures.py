@@ -35,6 +35,11 @@ class Etcd(EtcdCluster):
         """The number of the member that this client asks first."""
         return self.endpoints.index(client.connection.endpoint) + 1
 
+    def let_ask(self, client: EtcdClient, number: int) -> None:
+        """Make this client ask that member first."""
+        while self.asked_by(client) != number:
+            client.avoid(client.connection)
+
     def heal(self) -> None:
         """Every member runs and answers again."""
         for member in self.members:
