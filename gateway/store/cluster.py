@@ -130,6 +130,7 @@ class ClusterStore(HoldingStore):
                 *map(Delete, self.keys.unique(spec)),
                 *map(Delete, keys),
                 Delete(self.keys.move(spec.uid)),
+                Delete(self.keys.connections(spec.uid)),
             ],
             [image, claim],
         )

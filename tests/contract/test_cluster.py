@@ -13,7 +13,7 @@ import pytest
 
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, Conflict, Inconsistent, NewerSchema, NotFound, Refused
-from gateway.model import Iqn, Label, NodeState, parse_address
+from gateway.model import Connection, Iqn, Label, NodeState, parse_address
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.store.view import UNKNOWN
@@ -107,6 +107,10 @@ def test_remove_only_what_nobody_holds(room: Room) -> None:
     lease = room.join()
     token = room.store.claim(one, revision, Label("gw1"), lease).token
     room.store.add_records(one.uid, token, (record(one, token),))
+    room.store.write_connections(
+        one.uid, token, (Connection(parse_address("10.0.1.1"), 3260, one.paths[0].address, 9),)
+    )
+    assert len(room.store.connections_of(one.uid)) == 1
     marked = replace(one, deleting=True)
     revision = room.store.replace_image(one, marked, revision)
     with pytest.raises(Refused, match=r"may still be open on node gw1 \(client 10\.9\.0\.1:0/1\)"):
@@ -119,6 +123,8 @@ def test_remove_only_what_nobody_holds(room: Room) -> None:
     room.store.remove_image(marked, revision)
     view = room.store.view()
     assert (*view.images, *view.records, *view.moves) == ()
+    left = {item.key.removeprefix(room.store.keys.prefix) for item in room.etcd.range(room.store.keys.prefix).items}
+    assert left == {"settings", "nodes/gw1", "live/gw1"}
     room.store.create_image(spec())
 
 
