@@ -88,6 +88,8 @@ class CephConnection:
             # A restarted OSD is tried again after 1 s instead of 5 to 15 (Objecter::tick).
             "objecter_tick_interval": "0.5",
             "objecter_timeout": "1",
+            # Whoever breaks a lock here has fenced its owner before.
+            "rbd_blocklist_on_break_lock": "false",
             # The daemon's output is ours, and a client needs no files of its own.
             "log_to_stderr": "false",
             "log_file": "",
@@ -99,6 +101,8 @@ class CephConnection:
                 self._rados.connect()
                 self.fsid: str = self._rados.get_fsid()
                 self.instance = Instance(self._rados.get_addrs())
+                # A client without any map waits for its first one in every call, without a bound.
+                self.await_newest_map()
             except BaseException:
                 self._rados.shutdown()
                 raise
