@@ -77,7 +77,7 @@ def lent_to_kernel(key: CephKey, name: str) -> Iterator[str]:
     if serial < 0:
         reason = os.strerror(ctypes.get_errno())
         raise KernelRefused(
-            f"the kernel does not take a key of type ceph: {reason}; is the module libceph loaded?"
+            f"the kernel does not take a key of type ceph: {reason}; are the modules libceph, cbc and aes there?"
         )
     try:
         yield name

@@ -43,7 +43,7 @@ def fence(
         raise FenceUnconfirmed(f"{connection.instance} is this node's own client: it does not fence itself")
     try:
         _touch(connection, objects)
-        renew(connection, named, expire=expire)
+        add_to_blocklist(connection, named, expire=expire)
         connection.await_newest_map()
         _touch(connection, objects)
         present = blocklist(connection)
@@ -58,8 +58,12 @@ def fence(
     return epoch
 
 
-def renew(connection: CephConnection, instances: Iterable[Instance], *, expire: float) -> None:
-    """Add the instances to the blocklist, or set their entries' expiry anew, `expire` seconds from now."""
+def add_to_blocklist(connection: CephConnection, instances: Iterable[Instance], *, expire: float) -> None:
+    """Name the instances in the blocklist for `expire` seconds; an entry that is there keeps its own expiry.
+
+    (Seen on Ceph 16.2: the monitors answer with the new time and keep the old one. So nobody can shorten a fence
+    by adding it again, krbd's own short entries included, and nobody can renew one before it is gone.)
+    """
     for instance in sorted(instances):
         # The caps of `profile rbd` allow this for a single client, ADDRESS/NONCE, and never the removal.
         connection.command("osd blocklist", blocklistop="add", addr=instance.text, expire=float(expire))

@@ -33,14 +33,15 @@ _FLAGS_NOT_OF_THE_CLIENT = frozenset(
 )
 _SECRETS = frozenset({"secret", "key"})
 _MEANING: MappingOf[int, tuple[type[RbdgateError], str]] = {
-    errno.ENOENT: (NotFound, "there is no such pool or image"),
+    errno.ENOENT: (NotFound, "the kernel knows no such pool, image or device"),
     errno.ENXIO: (Refused, "the image has features this kernel's RBD driver does not support"),
     errno.ETIMEDOUT: (StorageUnavailable, "Ceph did not answer in time"),
     errno.EIO: (StorageUnavailable, "no monitor could be reached"),
     errno.EBUSY: (Refused, "the device is in use"),
+    errno.EROFS: (Refused, "another client has the image's lock and does not let go of it"),
     errno.ESHUTDOWN: (Blocklisted, "this node's kernel client is on the blocklist"),
     errno.EPERM: (Refused, "not permitted: check the key and caps of the cephx user"),
-    errno.EACCES: (Refused, "access denied: check the caps of the cephx user"),
+    errno.EACCES: (Refused, "access denied: check the key and caps of the cephx user"),
     errno.ENOKEY: (Refused, "the kernel did not find the cephx key"),
 }
 
@@ -99,7 +100,9 @@ class Krbd:
             raise Inconsistent(
                 f"the anchor {anchor.dev_path} is not mapped any more: there is no client to share"
             )
-        mapping = self._map(name, client.monitors()[0], client, anchor.options, "rw")
+        # A lock owner that lives and does not let go would hold up the map for good (lock_timeout is 0 by default).
+        words = {**anchor.options, "lock_timeout": anchor.options["mount_timeout"]}
+        mapping = self._map(name, client.monitors()[0], client, words, "rw")
         if mapping.instance != anchor.instance:
             self.unmap(mapping.number)
             raise Inconsistent(
