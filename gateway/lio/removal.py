@@ -11,7 +11,7 @@ should read, because the kernel makes the reader wait until the disabling is don
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gateway.errors import Inconsistent
 from gateway.lio.configfs import entries, links, read, remove, root_entries, unlink, write
@@ -26,7 +26,13 @@ def tags_of(iqn: Iqn) -> tuple[int, ...]:
 
 
 def disable(iqn: Iqn) -> None:
-    """Close every TPG of a target: no portal, no session. Blocks until their commands are back from the device."""
+    """Close every TPG of a target: no portal, no session. Blocks until their commands are back from the device.
+
+    Raises Inconsistent, with nothing changed, if a LUN of the target is on a backstore that is not ours.
+    """
+    for name, where in _backstores(iqn):
+        if name is None:
+            raise _foreign(where)
     tags = tags_of(iqn)
     for tag in tags:
         _remove_portals(tpg_path(iqn, tag))
@@ -49,7 +55,9 @@ def teardown(uid: str, iqns: Iterable[Iqn]) -> None:
     of that target is changed; KernelRefused, naming file and errno, if the kernel keeps something.
     """
     for iqn in sorted(iqns):
-        _expect_ours(uid, iqn)
+        for name, where in _backstores(iqn):
+            if name is None or name.uid != uid:
+                raise _foreign(where)
         disable(iqn)
         for tag in tags_of(iqn):
             _remove_tpg(tpg_path(iqn, tag))
@@ -73,17 +81,19 @@ def remove_acl(acl: str) -> None:
     remove(acl)
 
 
-def _expect_ours(uid: str, iqn: Iqn) -> None:
+def _backstores(iqn: Iqn) -> Iterator[tuple[DeviceName | None, str]]:
+    """What each LUN of a target is on: the backstore's name if it is one of ours, and a description of the place."""
     for tag in tags_of(iqn):
         luns = f"{tpg_path(iqn, tag)}/lun"
         for lun in entries(luns):
             for to in links(f"{luns}/{lun}").values():
-                name = device_of(to)
-                if name is None or name.uid != uid:
-                    raise Inconsistent(
-                        f"{lun} of TPG {tag} of target {iqn} is on {to.rpartition('target/')[2]}, which is no"
-                        f" backstore of image uid {uid}: the target is left alone; remove it with the tool that made it"
-                    )
+                yield device_of(to), f"{lun} of TPG {tag} of target {iqn} is on {to.rpartition('target/')[2]}"
+
+
+def _foreign(where: str) -> Inconsistent:
+    return Inconsistent(
+        f"{where}, which is no backstore of this image: the target is left alone; remove it with the tool that made it"
+    )
 
 
 def _remove_portals(tpg: str) -> None:

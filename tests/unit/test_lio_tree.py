@@ -128,10 +128,12 @@ def test_the_settings_of_a_tpg_that_closes_are_not_read(tree: Path) -> None:
 
 
 def test_a_target_on_a_foreign_backstore_is_left_alone(tree: Path) -> None:
-    """Tearing down names the foreign backstore and removes nothing."""
+    """Disabling and tearing down name the foreign backstore and change nothing."""
     tpg = put_tpg(tree, 1, device="somebody-elses")
     with pytest.raises(Inconsistent, match="core/iblock_29282/somebody-elses"):
         removal.teardown(UID, [IQN])
+    with pytest.raises(Inconsistent, match="core/iblock_29282/somebody-elses"):
+        removal.disable(IQN)
     assert (tpg / "enable").read_text() == "1\n"
     assert (tpg / "np" / "10.0.0.1:3260").is_dir()
 
