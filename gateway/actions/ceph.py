@@ -38,7 +38,7 @@ class Ceph(Protocol):
         ...
 
     def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
-        """See to it that no write of these clients lands on the image any more; FenceUnconfirmed."""
+        """See to it that none of these clients writes to the image or has its lock any more; FenceUnconfirmed."""
         ...
 
     def move_to_trash(self, name: ImageName, image_id: str) -> None:
@@ -89,12 +89,13 @@ class CephCluster:
         write_metadata(header_of(self._connection(), spec.name, spec.image_id), SPEC_KEY, write_image(spec).decode())
 
     def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
-        """Blocklist the clients and show on the image's own objects that it holds."""
+        """Blocklist the clients, show on the image's own objects that it holds, and take its lock from them."""
         from gateway.images.fence import fence  # noqa: PLC0415
-        from gateway.images.image import describe_image  # noqa: PLC0415
+        from gateway.images.image import break_locks, describe_image  # noqa: PLC0415
 
         facts = describe_image(self._connection(), spec.name)
         fence(self._connection(), victims, facts.touches, expire=BLOCKLIST_EXPIRY)
+        break_locks(self._connection(), spec.name, victims)  # a dead client's lock stays until somebody breaks it
 
     def move_to_trash(self, name: ImageName, image_id: str) -> None:
         """Move the image to RBD's trash."""

@@ -17,7 +17,7 @@ from gateway.cli.main import main
 from gateway.images.cluster import CephConnection
 from gateway.images.image import describe_image, header_of
 from gateway.images.metadata import SPEC_KEY, read_metadata
-from gateway.model import ImageName
+from gateway.model import HolderRecord, ImageName, Label, LiveNode
 from gateway.schema import read_image
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
@@ -40,6 +40,7 @@ class Desk:
     capture: pytest.CaptureFixture[str]
     store: ClusterStore
     client: EtcdClient
+    agents: list[FakeAgent]
     error: str = ""
 
     def run(self, line: str) -> tuple[int, Any]:
@@ -54,10 +55,10 @@ class Desk:
         assert status == 0, self.error
         return document
 
-    def refused(self, line: str) -> str:
-        """One command that is refused; the message."""
-        status, document = self.run(line)
-        assert status == 1, document
+    def refused(self, line: str, *, status: int = 1) -> str:
+        """One command that is refused, or not reached; the message."""
+        ended, document = self.run(line)
+        assert ended == status, document
         return str(document["error"]["message"])
 
 
@@ -71,14 +72,14 @@ def desk(ceph: Ceph, endpoints: tuple[str, ...], tmp_path: Path, capsys: pytest.
         f'[ceph]\nconf = "{ceph.cluster.conf}"\nuser = "gw"\nkeyring = "{ceph.keyring}"\n'
     )
     client = EtcdClient(endpoints)
-    desk = Desk(settings, capsys, ClusterStore(client, prefix), client)
+    desk = Desk(settings, capsys, ClusterStore(client, prefix), client, [])
     desk.done(f"cluster init {NETWORKS} --anchor-pool rbd")
-    agents = [FakeAgent(desk.store, client, f"gw{n}", f"10.9.0.{n}") for n in (1, 2)]
+    desk.agents.extend(FakeAgent(desk.store, client, f"gw{n}", f"10.9.0.{n}") for n in (1, 2))
     stop = threading.Event()
 
     def turns() -> None:
         while not stop.wait(0.1):
-            for agent in agents:
+            for agent in tuple(desk.agents):
                 agent.turn()
 
     thread = threading.Thread(target=turns)
@@ -156,6 +157,28 @@ def test_an_open_image_is_not_put_away(desk: Desk, connection: CephConnection) -
         assert f"is open at {connection.instance}" in desk.refused("image delete rbd/actions-5")
         assert desk.done("image show rbd/actions-5")["state"] == "deleting"
     desk.done("image delete rbd/actions-5")
+
+
+def test_a_dead_holder_is_fenced_before_its_data_goes(desk: Desk, ceph: Ceph) -> None:
+    """A client that died with the image open, its lock held, is fenced; only then is the data in the trash."""
+    desk.agents.clear()
+    name = ImageName.parse("rbd/actions-6")
+    desk.done(f"image create {name} --size 1M --no-wait")
+    spec, revision = desk.store.image(name)
+    lease, node = desk.client.grant_lease(60).id, Label("gw9")
+    with ceph.connect() as victim, victim.pool("rbd") as ioctx:
+        desk.store.join(LiveNode(node, lease, "boot", "0.1.0", (), (victim.instance,)))
+        token = desk.store.claim(spec, revision, node, lease).token
+        desk.store.add_records(spec.uid, token, (HolderRecord(spec.uid, victim.instance, node, token, "krbd"),))
+        opened = rbd.Image(ioctx, name.name)
+        opened.write(b"x", 0)
+        assert "has not let image rbd/actions-6 go yet" in desk.refused(f"image delete {name} --timeout 0.5", status=3)
+        desk.client.revoke_lease(lease)
+        desk.done(f"image delete {name}")
+        with pytest.raises(rbd.OSError, match="error writing"):
+            opened.write(b"y", 0)
+        opened.close()
+    assert desk.done("image list") == []
 
 
 def test_a_cluster_is_made_once(desk: Desk) -> None:
