@@ -107,9 +107,15 @@ overrides {
     failback immediate
     # While an image is between two gateways no path works: wait, do not fail.
     no_path_retry queue
-    # User-Mode Linux has no scsi_dh_alua.
-    hardware_handler "0"
     detect_checker no
+}
+devices {
+    device {
+        vendor ".*"
+        product ".*"
+        # User-Mode Linux has no scsi_dh_alua, which multipath's own table names for LIO.
+        hardware_handler "0"
+    }
 }
 """
 

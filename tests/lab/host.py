@@ -27,7 +27,6 @@ NEEDED = {
     "/usr/lib/python3.11/ensurepip/__init__.py": "python3-venv",
     "ip": "iproute2",
     "nft": "nftables",
-    "ethtool": "ethtool",
     "ssh": "openssh-client",
     "unshare": "util-linux",
 }

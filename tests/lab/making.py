@@ -67,7 +67,6 @@ class Making:
         Machine(node, self.places).power_on(read_shape(self.places).layers(node))
         door = Door(node, self.places)
         door.open()
-        Wires(self.places.netns).without_offloads(node)
         state = self._in_node(node, "systemctl", "is-system-running", "--wait")
         if state != "running":
             failed = self._in_node(node, "systemctl", "list-units", "--failed", "--plain", "--no-legend")

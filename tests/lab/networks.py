@@ -54,16 +54,6 @@ class Wires:
                     f"link set {link.tap} addrgenmode none master {link.network.name} up",
                 ]
         run(["ip", "-n", self.netns, "-batch", "-"], stdin="\n".join(lines) + "\n")
-        for node in nodes:
-            self.without_offloads(node)
-
-    def without_offloads(self, node: Node) -> None:
-        """Switch segmentation and checksum offload off on a node's taps: with them on, large frames to it are lost.
-
-        The node's kernel switches them on again when it opens its interface, so this is said once more after a boot.
-        """
-        for link in node.links:
-            run([*self.enter, "ethtool", "-K", link.tap, "tso", "off", "gso", "off", "tx", "off"])
 
     @property
     def enter(self) -> tuple[str, ...]:
