@@ -58,6 +58,7 @@ class Process:
                 pass_fds=tuple(pass_fds),
             )
         born = start_time(child.pid)
+        child.returncode = 0  # it outlives us on purpose: this keeps Popen from warning about that
         temporary = self.pidfile.with_suffix(".new")
         temporary.write_text(json.dumps([child.pid, born]))
         temporary.rename(self.pidfile)
