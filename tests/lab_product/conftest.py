@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.timers import BLOCKLIST_EXPIRY
+from tests.checker.journal import longest_stall
 from tests.lab.cluster import Lab
 from tests.lab.machine import State
 from tests.lab_product.scene import Disk, Scene
@@ -85,7 +87,7 @@ def recover(scene: Scene) -> None:
     for node in scene.gateways:
         scene.shell(
             node,
-            "systemctl unmask --runtime --quiet rbdgate-agent rbdgate-guard;"
+            "rm -rf /run/systemd/system/rbdgate-agent.service.d; systemctl daemon-reload;"
             " systemctl kill --signal=CONT rbdgate-agent 2>/dev/null;"
             " systemctl reset-failed; systemctl start rbdgate-guard rbdgate-agent",
             within=120,
@@ -105,6 +107,13 @@ def unserved(scene: Scene) -> list[str]:
 
 
 _runs = iter(range(1, 1000))
+_stalls: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured, for README's figures."""
+    for line in _stalls:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture
@@ -115,6 +124,10 @@ def write(scene: Scene, disk: Disk, request: pytest.FixtureRequest) -> Iterator[
     writing = Writing(scene.lab, name, disk.device, **(marker.kwargs if marker else {}))
     writing.wait_acknowledged()
     yield writing
+    history = writing.history()
+    for (mark, since), (_, until_time) in itertools.pairwise([*history.marks, ("end", history.last_time)]):
+        stall = longest_stall(history, since, until_time).seconds
+        _stalls.append(f"{request.node.name}: longest stall after {mark}: {stall:.2f} s")
     scene.run("ini1", "systemctl", "kill", "--signal=KILL", f"checker-{name}.service", check=False)
     recover(scene)
 

@@ -158,6 +158,6 @@ def test_a_settings_file_with_an_unknown_key_is_refused(scene: Scene) -> None:
     """A misspelt key is named, with the file, and nothing is started on a guess."""
     text = scene.run("gw1", "cat", "/etc/rbdgate/rbdgate.toml") + "\n[etcdd]\nendpoint = 1\n"
     scene.put("gw1", "/tmp/bad.toml", text.encode())
-    done = scene.try_rbdgate("--settings", "/tmp/bad.toml", "status")
+    done = scene.try_rbdgate("status", "--settings", "/tmp/bad.toml")
     assert done.returncode in (1, 2)
     assert "etcdd" in done.stderr

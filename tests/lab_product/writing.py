@@ -91,7 +91,7 @@ class Writing:
         until("the writer's end", lambda: self.history().ended, within=within)
         return self.history()
 
-    def verify(self, device: str | None = None, *, within: float = 300) -> dict[str, Any]:
+    def verify(self, device: str | None = None, *, within: float = 90) -> dict[str, Any]:
         """Read everything back on the initiator and return the judge's answer."""
         command = [
             "env",
