@@ -196,4 +196,5 @@ class Membership:
             version=self._version,
             networks=tuple(sorted(n for n, interface in kernel.networks.items() if interface.up)),
             instances=tuple(sorted(instances)),
+            addresses=tuple(sorted({a for link in kernel.networks.values() for a in link.addresses}, key=str)),
         )

@@ -253,13 +253,12 @@ class NodeState(Enum):
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """What all gateways agree on. `lease_ttl` is in seconds; `fsid` is the Ceph cluster's."""
+    """What all gateways agree on; `fsid` is the Ceph cluster's. (Timers are each node's own: its settings file.)"""
 
     fsid: str
     networks: tuple[Network, ...]
     anchor_pool: str
     iqn_prefix: str = "iqn.2026-11.io.rbdgate"
-    lease_ttl: int = 10
 
     def __post_init__(self) -> None:
         if not self.networks:
@@ -332,6 +331,8 @@ class LiveNode:
     version: str
     networks: tuple[Label, ...]
     instances: tuple[Instance, ...]
+    addresses: tuple[Address, ...] = ()
+    """The node's own addresses in the cluster's networks: never portals."""
 
 
 @dataclass(frozen=True)

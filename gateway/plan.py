@@ -260,7 +260,7 @@ class _Planner:
         return (*steps, *(Unmap(m.number) for m in mappings))
 
     def _claim(self, spec: ImageSpec) -> tuple[Step, ...]:
-        if spec.uid in self.view.claims or spec.deleting or not self.me.guarded:
+        if spec.uid in self.view.claims or spec.deleting or str(spec.name) in self.view.broken or not self.me.guarded:
             return ()
         if self.anchor is None or self.me.rados is None:
             return ()

@@ -76,7 +76,6 @@ def write_settings(settings: ClusterSettings) -> bytes:
         networks=networks,
         anchor_pool=settings.anchor_pool,
         iqn_prefix=settings.iqn_prefix,
-        lease_ttl=settings.lease_ttl,
     )
 
 
@@ -88,7 +87,6 @@ def read_settings(value: bytes, where: str) -> ClusterSettings:
             networks=tuple(_read_network(each) for each in form.objects("networks")),
             anchor_pool=form.text("anchor_pool"),
             iqn_prefix=form.text("iqn_prefix"),
-            lease_ttl=form.number("lease_ttl"),
         )
 
 
@@ -100,6 +98,7 @@ def write_live(live: LiveNode) -> bytes:
         version=live.version,
         networks=[str(network) for network in live.networks],
         instances=[str(instance) for instance in live.instances],
+        addresses=[str(address) for address in live.addresses],
     )
 
 
@@ -113,6 +112,7 @@ def read_live(value: bytes, where: str, *, lease: int) -> LiveNode:
             version=form.text("version"),
             networks=tuple(Label(text) for text in form.texts("networks")),
             instances=tuple(Instance(text) for text in form.texts("instances")),
+            addresses=tuple(parse_address(text) for text in form.texts("addresses")),
         )
 
 

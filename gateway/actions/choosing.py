@@ -82,9 +82,10 @@ def paths_with_tags(view: ClusterView, taken: Mapping[Address, str], tagged: Map
 
 
 def gateway_addresses(view: ClusterView) -> set[Address]:
-    """The addresses that live gateways reach Ceph from: they are the gateways' own, never portals."""
+    """The live gateways' own addresses, on the initiators' networks and those they reach Ceph from: never portals."""
     texts = (instance.text.rpartition(":")[0] for live in view.live.values() for instance in live.instances)
-    return {ipaddress.ip_address(text.strip("[]")) for text in texts}
+    own = {address for live in view.live.values() for address in live.addresses}
+    return own | {ipaddress.ip_address(text.strip("[]")) for text in texts}
 
 
 def _check_named(view: ClusterView, taken: Mapping[Address, str], label: Label, address: Address) -> Network:

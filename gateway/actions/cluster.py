@@ -15,7 +15,6 @@ def initialise(
     networks: tuple[Network, ...],
     anchor_pool: str,
     iqn_prefix: str | None,
-    lease_ttl: int,
 ) -> ClusterSettings:
     """Make a cluster under the store's prefix; AlreadyExists if there is one, NotFound for an unknown pool.
 
@@ -29,9 +28,9 @@ def initialise(
     else:
         raise AlreadyExists(f"there is a cluster under {store.keys.prefix} already; see `rbdgate cluster show`")
     fsid = ceph.fsid()
-    settings = ClusterSettings(fsid=fsid, networks=networks, anchor_pool=anchor_pool, lease_ttl=lease_ttl)
+    settings = ClusterSettings(fsid=fsid, networks=networks, anchor_pool=anchor_pool)
     if iqn_prefix is not None:
-        settings = ClusterSettings(fsid, networks, anchor_pool, iqn_prefix, lease_ttl)
+        settings = ClusterSettings(fsid, networks, anchor_pool, iqn_prefix)
     ceph.make_anchor(anchor_pool)
     store.initialise(settings)
     return settings

@@ -102,7 +102,6 @@ def _add_cluster(groups: Commands) -> None:
     )
     init.add_argument("--anchor-pool", required=True, metavar="POOL", help="where the anchor image (1 MiB) is made")
     init.add_argument("--iqn-prefix", metavar="IQN", help="what target names begin with")
-    init.add_argument("--lease-ttl", type=_typed(parse_count), default=10, metavar="SECONDS", help="default: 10")
     _leaf(commands, "show", "cluster_show", "the cluster's settings")
 
 

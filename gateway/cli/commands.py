@@ -46,7 +46,6 @@ def cluster_init(session: Session, arguments: argparse.Namespace) -> Answer:
         networks=tuple(arguments.network),
         anchor_pool=arguments.anchor_pool,
         iqn_prefix=arguments.iqn_prefix,
-        lease_ttl=arguments.lease_ttl,
     )
     return _settings_answer(settings, session.store.keys.prefix)
 
@@ -198,7 +197,6 @@ def _settings_answer(settings: ClusterSettings, prefix: str) -> Answer:
         "networks": networks,
         "anchor_pool": settings.anchor_pool,
         "iqn_prefix": settings.iqn_prefix,
-        "lease_ttl": settings.lease_ttl,
     }
     rows = [(n["name"], n["cidr"], f"{n['first']}-{n['last']}") for n in networks]
     facts = "\n".join(f"{key.ljust(11)}  {value}" for key, value in document.items() if key != "networks")

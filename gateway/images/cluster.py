@@ -176,9 +176,7 @@ class CephConnection:
                 raise answer.error
 
     def _require_pool(self, pool: str) -> None:
-        if pool not in (
-            entry["poolname"] for entry in json.loads(self.command("osd lspools", format="json"))
-        ):
+        if pool not in (entry["poolname"] for entry in json.loads(self.command("osd lspools", format="json"))):
             raise NotFound(f"there is no pool {pool!r}; see `ceph osd pool ls`")
 
 

@@ -30,9 +30,7 @@ class Touch:
     object_name: str
 
 
-def fence(
-    connection: CephConnection, victims: Iterable[Instance], touches: Iterable[Touch], *, expire: float
-) -> int:
+def fence(connection: CephConnection, victims: Iterable[Instance], touches: Iterable[Touch], *, expire: float) -> int:
     """Blocklist the victims for `expire` seconds and show that it holds; returns the OSD map's epoch seen after.
 
     Raises FenceUnconfirmed on any doubt (entries that were added by then stay), and Blocklisted, with nothing
@@ -76,8 +74,7 @@ def blocklist(connection: CephConnection) -> Mapping[Instance, datetime]:
         # Ceph 16.2 prints a second list (of address ranges) right after the first: not one JSON document.
         entries, _ = json.JSONDecoder().raw_decode(text.lstrip())
         return {
-            _normal(entry["addr"]): datetime.strptime(entry["until"], "%Y-%m-%dT%H:%M:%S.%f%z")
-            for entry in entries
+            _normal(entry["addr"]): datetime.strptime(entry["until"], "%Y-%m-%dT%H:%M:%S.%f%z") for entry in entries
         }
     except (ValueError, KeyError, TypeError) as error:
         raise FenceUnconfirmed(f"the blocklist cannot be read ({type(error).__name__})") from None

@@ -120,9 +120,7 @@ class ImageHeader:
             found = dict(ioctx.get_xattrs(self.object_name))
             version: int = ioctx.get_last_version()
         holder = found.get(HOLDER_XATTR)
-        return HeaderState(
-            None if holder is None else Holder.decode(holder), found.get(PR_INFO_XATTR), version
-        )
+        return HeaderState(None if holder is None else Holder.decode(holder), found.get(PR_INFO_XATTR), version)
 
     def swap(self, seen: HeaderState, *, holder: Holder, pr_info: bytes | None) -> None:
         """Write both xattrs in one operation if the object is still as `seen`; `pr_info` None leaves that one alone.
@@ -141,9 +139,7 @@ class ImageHeader:
     def write_guarded(self, version: int, fill: Callable[[rados.WriteOp], None]) -> None:
         """Carry out what `fill` puts into one write operation, if the object still has that version."""
         with self.connection.pool(self.pool, self.namespace) as ioctx, rados.WriteOpCtx() as operation:
-            operation.assert_version(
-                version
-            )  # an object that is gone has no version: nothing is brought back to life
+            operation.assert_version(version)  # an object that is gone has no version: nothing is brought back to life
             fill(operation)
             try:
                 with storage_errors(f"writing {self}", timed_out=OutcomeUnknown):
@@ -214,9 +210,7 @@ def _change(
             unanswered = error
             continue
         return pr_info if pr_info is not None else seen.pr_info or b""
-    raise unanswered or Conflict(
-        f"{header} changed {_ATTEMPTS} times while it was to be written; trying again later"
-    )
+    raise unanswered or Conflict(f"{header} changed {_ATTEMPTS} times while it was to be written; trying again later")
 
 
 def _read_after(header: ImageHeader, unanswered: OutcomeUnknown | None) -> HeaderState:

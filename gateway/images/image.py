@@ -110,8 +110,7 @@ def describe_image(connection: CephConnection, name: ImageName) -> ImageFacts:
             data_pool=connection.pool_name(image.data_pool_id()),
             watchers=frozenset(_instance(name, watcher["addr"]) for watcher in image.watchers_list()),
             lock_owners=_lock_owners(name, image),
-            mirrored_from_elsewhere=mirror["state"] != rbd.RBD_MIRROR_IMAGE_DISABLED
-            and not mirror["primary"],
+            mirrored_from_elsewhere=mirror["state"] != rbd.RBD_MIRROR_IMAGE_DISABLED and not mirror["primary"],
         )
 
 
@@ -131,9 +130,7 @@ def adoption_obstacles(facts: ImageFacts, ours: Collection[Instance]) -> tuple[s
         obstacles.append("it is being migrated; let `rbd migration commit` finish first")
     unknown = facts.features & ~(_KRBD_FEATURES | rbd.RBD_FEATURE_JOURNALING | rbd.RBD_FEATURE_MIGRATING)
     if unknown:
-        obstacles.append(
-            f"it has features {unknown:#x} that the kernel's RBD driver (Linux 6.1) does not know"
-        )
+        obstacles.append(f"it has features {unknown:#x} that the kernel's RBD driver (Linux 6.1) does not know")
     if facts.mirrored_from_elsewhere:
         obstacles.append(f"it is a mirror's non-primary copy; `rbd mirror image promote {facts.name}` first")
     if facts.size <= 0 or facts.size % 512:
@@ -154,13 +151,9 @@ def delete_image(connection: CephConnection, name: ImageName, image_id: str) -> 
     """
     facts = describe_image(connection, name)
     if facts.image_id != image_id:
-        raise Refused(
-            f"image {name} is another one now (id {facts.image_id}, not {image_id}); it is left alone"
-        )
+        raise Refused(f"image {name} is another one now (id {facts.image_id}, not {image_id}); it is left alone")
     if facts.openers:
-        raise Refused(
-            f"image {name} is open at {_listed(facts.openers)}; it can be deleted when nobody has it open"
-        )
+        raise Refused(f"image {name} is open at {_listed(facts.openers)}; it can be deleted when nobody has it open")
     with (
         connection.pool(name.pool, name.namespace) as ioctx,
         storage_errors(f"deleting image {name}", timed_out=OutcomeUnknown),
@@ -209,11 +202,7 @@ def _opened(connection: CephConnection, name: ImageName) -> Iterator[rbd.Image]:
 
 def _lock_owners(name: ImageName, image: rbd.Image) -> frozenset[Instance]:
     lockers = image.list_lockers()
-    return (
-        frozenset(_instance(name, address) for _, _, address in lockers["lockers"])
-        if lockers
-        else frozenset()
-    )
+    return frozenset(_instance(name, address) for _, _, address in lockers["lockers"]) if lockers else frozenset()
 
 
 def _instance(name: ImageName, text: str) -> Instance:

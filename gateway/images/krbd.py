@@ -28,9 +28,7 @@ from gateway.images.cluster import MonAddresses
 from gateway.model import ImageName, Instance
 from gateway.observed import ANCHOR, GENERATION_BASE, Mapping
 
-_FLAGS_NOT_OF_THE_CLIENT = frozenset(
-    {"ro", "rw", "read_only", "exclusive", "notrim", "lock_on_read", "_pool_ns"}
-)
+_FLAGS_NOT_OF_THE_CLIENT = frozenset({"ro", "rw", "read_only", "exclusive", "notrim", "lock_on_read", "_pool_ns"})
 _SECRETS = frozenset({"secret", "key"})
 _MEANING: MappingOf[int, tuple[type[RbdgateError], str]] = {
     errno.ENOENT: (NotFound, "the kernel knows no such pool, image or device"),
@@ -97,17 +95,13 @@ class Krbd:
         that turns out to have another instance is unmapped again and refused as Inconsistent.
         """
         if anchor not in self.mappings():
-            raise Inconsistent(
-                f"the anchor {anchor.dev_path} is not mapped any more: there is no client to share"
-            )
+            raise Inconsistent(f"the anchor {anchor.dev_path} is not mapped any more: there is no client to share")
         # A lock owner that lives and does not let go would hold up the map for good (lock_timeout is 0 by default).
         words = {**anchor.options, "lock_timeout": anchor.options["mount_timeout"]}
         mapping = self._map(name, client.monitors()[0], client, words, "rw")
         if mapping.instance != anchor.instance:
             self.unmap(mapping.number)
-            raise Inconsistent(
-                f"{name} was mapped as {mapping.instance}, not as the anchor's {anchor.instance}"
-            )
+            raise Inconsistent(f"{name} was mapped as {mapping.instance}, not as the anchor's {anchor.instance}")
         return mapping
 
     def unmap(self, number: int) -> None:
@@ -139,9 +133,7 @@ class Krbd:
             found = (mapping.pool, mapping.namespace, mapping.name, mapping.read_only)
             if mapping.number not in before and found == here:
                 if not (self.dev / f"rbd{mapping.number}").exists():
-                    raise Inconsistent(
-                        f"{name} is mapped, but {mapping.dev_path} does not exist: is devtmpfs there?"
-                    )
+                    raise Inconsistent(f"{name} is mapped, but {mapping.dev_path} does not exist: is devtmpfs there?")
                 return mapping
         raise Inconsistent(f"the kernel accepted the mapping of {name}, but does not list it")
 
@@ -174,15 +166,11 @@ class Krbd:
         try:
             descriptor = os.open(self.bus / attribute, os.O_WRONLY)
         except OSError as error:
-            raise KernelRefused(
-                f"{what}: {error.strerror}: is the module rbd loaded (`modprobe rbd`)?"
-            ) from None
+            raise KernelRefused(f"{what}: {error.strerror}: is the module rbd loaded (`modprobe rbd`)?") from None
         try:
             os.write(descriptor, text.encode())
         except OSError as error:
-            kind, meaning = _MEANING.get(
-                error.errno or 0, (KernelRefused, f"the kernel says: {error.strerror}")
-            )
+            kind, meaning = _MEANING.get(error.errno or 0, (KernelRefused, f"the kernel says: {error.strerror}"))
             raise kind(f"{what}: {meaning}; see `dmesg`") from None
         finally:
             os.close(descriptor)

@@ -17,9 +17,7 @@ def move_to_trash(connection: CephConnection, name: ImageName, image_id: str) ->
     """
     facts = describe_image(connection, name)
     if facts.image_id != image_id:
-        raise Refused(
-            f"image {name} is another one now (id {facts.image_id}, not {image_id}); it is left alone"
-        )
+        raise Refused(f"image {name} is another one now (id {facts.image_id}, not {image_id}); it is left alone")
     if facts.openers:
         clients = ", ".join(str(instance) for instance in sorted(facts.openers))
         raise Refused(f"image {name} is open at {clients}; it can go to the trash when nobody has it open")

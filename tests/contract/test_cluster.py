@@ -28,7 +28,7 @@ def test_view_of_a_new_cluster(room: Room) -> None:
     assert view.settings == SETTINGS
     assert (*view.images, *view.broken, *view.nodes, *view.claims, *view.records, *view.fences) == ()
     with pytest.raises(AlreadyExists, match="cluster show"):
-        room.store.initialise(replace(SETTINGS, lease_ttl=20))
+        room.store.initialise(replace(SETTINGS, iqn_prefix="iqn.2026-11.org.example"))
 
 
 def test_no_cluster(room: Room) -> None:

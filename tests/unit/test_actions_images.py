@@ -57,7 +57,7 @@ def test_initialise() -> None:
 
     def initialise(pool: str) -> object:
         return cluster.initialise(
-            made.store, made.ceph, networks=networks, anchor_pool=pool, iqn_prefix=None, lease_ttl=10
+            made.store, made.ceph, networks=networks, anchor_pool=pool, iqn_prefix=None
         )
 
     with pytest.raises(NotFound, match="no pool 'nopool'"):

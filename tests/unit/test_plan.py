@@ -312,6 +312,15 @@ def test_an_unreadable_spec_neither_stops_nor_moves_its_image() -> None:
     assert node.kernel.state == before
 
 
+def test_an_image_whose_records_cannot_be_read_is_not_claimed() -> None:
+    """Unknown is not absent: an image that stands among the broken ones too is left to the operator."""
+    store, _, (node,) = world(nodes=1)
+    store.set(broken={"rbd/disk1": "who may have it open cannot be read"})
+    node.turn()
+    node.settle()
+    assert not store.state.claims
+
+
 def test_busy_images_are_left_out() -> None:
     """An image whose steps still run gets no second plan, and its addresses are not taken for leftovers."""
     _store, _pool, (node,) = world(nodes=1)
