@@ -189,6 +189,8 @@ class Membership:
     def _word(self, lease: int, view: ClusterView, kernel: Kernel) -> LiveNode:
         anchor = anchor_of(kernel, view.settings.anchor_pool)
         instances = {i for i in (anchor.instance if anchor else None, self._link.instance) if i is not None}
+        found = {address for link in kernel.networks.values() for address in link.addresses}
+        own = {address for address in found if view.settings.network_of(address) is not None}
         return LiveNode(
             name=self._node,
             lease=lease,
@@ -196,5 +198,5 @@ class Membership:
             version=self._version,
             networks=tuple(sorted(n for n, interface in kernel.networks.items() if interface.up)),
             instances=tuple(sorted(instances)),
-            addresses=tuple(sorted({a for link in kernel.networks.values() for a in link.addresses}, key=str)),
+            addresses=tuple(sorted(own - kernel.addresses.keys(), key=str)),
         )
