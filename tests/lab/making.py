@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,16 @@ from tests.lab.ceph import CephCluster
 from tests.lab.etcd import EtcdCluster
 from tests.lab.furnish import CEPH_USER, CephAccess, furnish
 from tests.lab.host import run
-from tests.lab.layout import ETCD_ADDRESSES, MON_ADDRESS, OSD_ADDRESSES, PORTAL_RANGES, LabError, Node, Places
+from tests.lab.layout import (
+    ETCD_ADDRESSES,
+    MON_ADDRESS,
+    OSD_ADDRESSES,
+    PORTAL_RANGES,
+    LabError,
+    Node,
+    Places,
+    Role,
+)
 from tests.lab.machine import Machine
 from tests.lab.networks import Wires
 from tests.lab.shape import Shape, read_shape
@@ -23,6 +33,7 @@ POOLS = {"rbd": 0, "rbd2": 1}  # each on an OSD of its own
 MON_CAPS = "profile rbd"
 OSD_CAPS = ", ".join(f"profile rbd pool={pool}" for pool in POOLS)
 SYSTEM_BOUND = 90.0  # seconds from a node's first answer until its services are started
+LIVE_BOUND = 60.0  # seconds from the cluster's making until every gateway's agent has joined it
 
 
 def ceph_of(places: Places) -> CephCluster:
@@ -106,19 +117,29 @@ class Making:
             furnish(node, self.places, keys, access)
 
     def _initialise(self, shape: Shape) -> None:
-        """Make the rbdgate cluster on the first gateway; LabError if it refuses."""
-        gateways = [node for node in shape.nodes() if node.name.startswith("gw")]
+        """Make the rbdgate cluster on the first gateway and wait until every gateway is live in it."""
+        gateways = [node.name for node in shape.nodes() if node.role is Role.GATEWAY]
         if not gateways:
             return
         self.say("initialising the rbdgate cluster")
         networks = [
             word for name, range_ in PORTAL_RANGES.items() for word in ("--network", f"{name}={range_}")
         ]
-        command = ["rbdgate", "cluster", "init", *networks, "--anchor-pool", "rbd"]
-        try:
-            run(Door(gateways[0], self.places).command(command), timeout=60)
-        except LabError as refused:
-            raise LabError(f"{gateways[0].name}: {refused}") from refused
+        door = Door(shape.nodes()[0], self.places)
+        run(door.command(["rbdgate", "cluster", "init", *networks, "--anchor-pool", "rbd"]), timeout=60)
+        deadline = time.monotonic() + LIVE_BOUND
+        while missing := [name for name in gateways if name not in _live(door)]:
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"not live within {LIVE_BOUND:.0f} s: {', '.join(missing)}; see `lab logs NODE`"
+                )
+            time.sleep(0.5)
+
+
+def _live(door: Door) -> set[str]:
+    """The gateways that are live in the rbdgate cluster, as the node behind that door sees it."""
+    answer = json.loads(run(door.command(["rbdgate", "node", "list", "--json"]), timeout=60))
+    return {node["name"] for node in answer if node["live"]}
 
 
 def _at_once(act: Callable[[Node], None], over: Iterable[Node]) -> None:
