@@ -20,6 +20,7 @@ from tests.lab.making import ceph_of, etcd_of
 from tests.lab_product.waiting import until
 
 SERVED_WITHIN = 90.0  # seconds from `create` to serving on nodes whose system calls cost 0.2 ms
+SESSION_EXISTS = 15  # iscsiadm's exit status for a login that was done before (ISCSI_ERR_SESS_EXISTS)
 NEXT = "0.1.1.dev1"  # the version an upgrade is tried with
 DEVICE_WITHIN = 60.0  # seconds from login to the multipath device
 
@@ -120,7 +121,10 @@ class Scene:
         for path in image["paths"]:
             portal = f"{path['address']}:{path['port']}"
             self.run(initiator, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal)
-        self.run(initiator, "iscsiadm", "-m", "node", "-T", image["iqn"], "--login", within=120)
+        login = ("iscsiadm", "-m", "node", "-T", image["iqn"], "--login")
+        done = self.lab.exec(initiator, *login, timeout=120, check=False)
+        if done.returncode not in (0, SESSION_EXISTS):
+            raise Refused(f"{initiator}: {' '.join(login)}: exit status {done.returncode}: {done.stderr}")
         wwid = wwid_of(str(image["serial"]))
         device = until(
             f"a multipath device {wwid} with {len(image['paths'])} paths",
