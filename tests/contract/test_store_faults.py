@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ import pytest
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.store.client import EtcdClient
 from gateway.store.values import Absent, Put
+from gateway.store.watch import Changes, Listing, Watch
 from tests.contract.etcd_load import LEASE_TTL, Load, Verdict
 from tests.lab.etcd import EtcdCluster
 
@@ -71,6 +72,30 @@ def test_the_loss_of_the_quorum(hurt: Etcd, prefix: str) -> None:
         victim.start()
     load.wait_for_writes(20, BOUND)
     judge(load.finish())
+
+
+def test_a_watch_leaves_a_member_without_leader(hurt: Etcd, client: EtcdClient, prefix: str) -> None:
+    """A member that answers but hears no leader could stay behind for ever, so the watch gives it up and lists anew."""
+    hurt.let_ask(client, 3)
+    watch = Watch(client, prefix)
+    told: list[Listing | Changes] = []
+    follower = threading.Thread(target=lambda: told.extend(watch))
+    follower.start()
+    _wait(lambda: "etcd-watch-reader" in {thread.name for thread in threading.enumerate()}, 5.0)
+    hurt.member(1).kill()
+    hurt.member(2).kill()
+    _wait(lambda: hurt.asked_by(client) != 3, BOUND)
+    hurt.heal()
+    put = client.transact([], [Put(prefix + "k", b"x")])
+    _wait(lambda: bool(told) and _revision(told[-1]) >= put.revision, BOUND)
+    watch.close()
+    follower.join(BOUND)
+    assert not follower.is_alive()
+    assert sum(isinstance(one, Listing) for one in told) >= 2
+
+
+def _revision(told: Listing | Changes) -> int:
+    return told.snapshot.revision if isinstance(told, Listing) else told.revision
 
 
 def test_without_quorum_every_call_ends(hurt: Etcd, client: EtcdClient, prefix: str) -> None:
@@ -138,6 +163,14 @@ def _within(seconds: float) -> Iterator[None]:
 def _pause(seconds: float) -> None:
     """Let a fault last: there is nothing to wait for."""
     threading.Event().wait(seconds)
+
+
+def _wait(holds: Callable[[], bool], seconds: float) -> None:
+    """Return when it holds; AssertionError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"still waiting after {seconds} s"
+        _pause(0.05)
 
 
 def _ip(arguments: str) -> None:

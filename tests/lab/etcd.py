@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.lab.processes import Process
 
+STOP_BOUND = 5.0  # seconds until every thread of a stopped member stands still
 START_BOUND = 20.0  # seconds until a cluster that was started must answer; it takes 1-2 s on 2 idle cores
 
 
@@ -44,8 +45,22 @@ class Member:
             self.process.start(self.command, log=self.log)
 
     def stop(self) -> None:
-        """Freeze the member with SIGSTOP: connections stay open and nothing answers."""
+        """Freeze the member with SIGSTOP: connections stay open and nothing answers any more once this returns."""
         self.process.signal(signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_BOUND
+        # kill(2) returns before the threads stand still; on a busy machine one of them still answered a write.
+        while not self._frozen():
+            if time.monotonic() >= deadline:
+                raise RuntimeError(f"{self.name} still runs {STOP_BOUND} s after SIGSTOP")
+            time.sleep(0.005)
+
+    def _frozen(self) -> bool:
+        """Whether each thread is in state T (`/proc/<pid>/task/<tid>/stat`, field 3), or the process is gone."""
+        tasks = Path(f"/proc/{self.process.pid or 0}/task").glob("*")
+        try:
+            return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+        except (FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile: look again
+            return False
 
     def cont(self) -> None:
         """Let a frozen member go on."""
