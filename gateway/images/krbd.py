@@ -1,8 +1,9 @@
 """The kernel's RBD driver through sysfs: what is mapped, map, unmap, and the anchor.
 
 Format: Documentation/ABI/testing/sysfs-bus-rbd. All of it is plain blocking: a write to `add` or `remove` can take
-as long as Ceph does, so the caller gives it a thread. While one new client instance is made, the kernel makes no
-other (`client_mutex` in drivers/block/rbd.c), for as long as `mount_timeout`.
+as long as Ceph does, so the caller gives it a thread. Maps wait for each other (`client_mutex` in drivers/block/rbd.c)
+while the kernel makes a client, at most `mount_timeout`, and while it asks the monitors for the newest OSD map, which
+has no bound at all (`ceph_monc_get_version`; seen): with no monitor in reach a map hangs until one is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from gateway.errors import (
     BadInput,
@@ -28,14 +31,22 @@ from gateway.images.cluster import MonAddresses
 from gateway.model import ImageName, Instance
 from gateway.observed import ANCHOR, GENERATION_BASE, Mapping
 
+
+class DeviceInUse(Refused):
+    """Somebody has the block device open."""
+
+
 _FLAGS_NOT_OF_THE_CLIENT = frozenset({"ro", "rw", "read_only", "exclusive", "notrim", "lock_on_read", "_pool_ns"})
 _SECRETS = frozenset({"secret", "key"})
+_BUSY_BOUND = 1.0
+"""Seconds an unmap waits for udev: it probes a device whenever a writer closes it (60 ms at most were seen)."""
+_BUSY_PAUSE = 0.02
 _MEANING: MappingOf[int, tuple[type[RbdgateError], str]] = {
     errno.ENOENT: (NotFound, "the kernel knows no such pool, image or device"),
     errno.ENXIO: (Refused, "the image has features this kernel's RBD driver does not support"),
     errno.ETIMEDOUT: (StorageUnavailable, "Ceph did not answer in time"),
     errno.EIO: (StorageUnavailable, "no monitor could be reached"),
-    errno.EBUSY: (Refused, "the device is in use"),
+    errno.EBUSY: (DeviceInUse, "the device is in use"),
     errno.EROFS: (Refused, "another client has the image's lock and does not let go of it"),
     errno.ESHUTDOWN: (Blocklisted, "this node's kernel client is on the blocklist"),
     errno.EPERM: (Refused, "not permitted: check the key and caps of the cephx user"),
@@ -105,8 +116,13 @@ class Krbd:
         return mapping
 
     def unmap(self, number: int) -> None:
-        """Unmap `/dev/rbd<number>`; Refused while it is open, NotFound if it is not mapped."""
-        self._write("remove_single_major", f"{number}", f"unmapping /dev/rbd{number}")
+        """Unmap `/dev/rbd<number>`; DeviceInUse if it stays open for a second, NotFound if it is not mapped."""
+        busy = retry_if_exception_type(DeviceInUse)
+        for attempt in Retrying(
+            retry=busy, stop=stop_after_delay(_BUSY_BOUND), wait=wait_fixed(_BUSY_PAUSE), reraise=True
+        ):
+            with attempt:
+                self._write("remove_single_major", f"{number}", f"unmapping /dev/rbd{number}")
 
     def unmap_by_force(self, number: int) -> None:
         """Unmap a device that somebody still has open: new requests fail at once, running ones are waited for.
