@@ -55,9 +55,7 @@ def test_an_entry_is_recorded_once_for_long(connection: CephConnection) -> None:
     assert fence(connection, victims, (), expire=YEAR) >= epoch
 
 
-def test_a_fenced_client_is_told_and_fences_nobody(
-    ceph: Ceph, connection: CephConnection, new_image: NewImage
-) -> None:
+def test_a_fenced_client_is_told_and_fences_nobody(ceph: Ceph, connection: CephConnection, new_image: NewImage) -> None:
     """A client that was fenced hears so at its next act, and its own fence of others is refused before it begins."""
     name, header = new_image()
     touches = describe_image(connection, name).touches
@@ -90,9 +88,7 @@ def test_the_user_can_add_one_address_and_remove_none(connection: CephConnection
     assert victim in blocklist(connection)
 
 
-def test_a_silent_monitor_confirms_nothing(
-    ceph: Ceph, new_image: NewImage, connection: CephConnection
-) -> None:
+def test_a_silent_monitor_confirms_nothing(ceph: Ceph, new_image: NewImage, connection: CephConnection) -> None:
     """While no monitor answers, a fence ends in time, unconfirmed."""
     name, _ = new_image()
     touches = describe_image(connection, name).touches
@@ -123,9 +119,7 @@ def test_a_stopped_osd_confirms_nothing(ceph: Ceph, new_image: NewImage, connect
             ceph.cluster.osd(0).cont()
 
 
-def test_only_a_fenced_owners_lock_is_broken(
-    ceph: Ceph, connection: CephConnection, new_image: NewImage
-) -> None:
+def test_only_a_fenced_owners_lock_is_broken(ceph: Ceph, connection: CephConnection, new_image: NewImage) -> None:
     """The image's lock is taken from an owner named as fenced, without another entry, and from nobody else."""
     name, header = new_image()
     with ceph.connect() as owner:

@@ -103,9 +103,7 @@ def test_adopt_refuses_what_the_kernel_cannot_map(connection: CephConnection) ->
         describe_image(connection, ImageName.parse("rbd/old"))
 
 
-def test_foreign_openers_are_named_and_block(
-    ceph: Ceph, connection: CephConnection, new_image: NewImage
-) -> None:
+def test_foreign_openers_are_named_and_block(ceph: Ceph, connection: CephConnection, new_image: NewImage) -> None:
     """A client that has the image open is named by its instance; it blocks adoption and deletion, and looking is
     not opening."""
     name, header = new_image()
@@ -141,10 +139,7 @@ def test_namespaces_are_separate(connection: CephConnection, ceph: Ceph) -> None
         rbd.RBD().namespace_create(ioctx, "tenant")
     inner, outer = ImageName.parse("rbd/tenant/same"), ImageName.parse("rbd/same")
     assert create_image(connection, inner, 512) != create_image(connection, outer, 512)
-    assert (
-        ImageHeader(connection, "rbd", "tenant", describe_image(connection, inner).image_id).read().version
-        > 0
-    )
+    assert ImageHeader(connection, "rbd", "tenant", describe_image(connection, inner).image_id).read().version > 0
 
 
 def test_a_stopped_osd_holds_up_its_own_pool_only(ceph: Ceph) -> None:

@@ -199,9 +199,7 @@ class CephCluster:
         (dump,) = self.commands({"prefix": "osd dump", "format": "json"})
         # The map calls a killed OSD up until a peer complains; the nonce in its address is the daemon's pid.
         nonces = {
-            osd["osd"]: osd["public_addrs"]["addrvec"][0]["nonce"]
-            for osd in json.loads(dump)["osds"]
-            if osd["up"]
+            osd["osd"]: osd["public_addrs"]["addrvec"][0]["nonce"] for osd in json.loads(dump)["osds"] if osd["up"]
         }
         return sum(self.osd(number).process.pid == nonce for number, nonce in nonces.items())
 
@@ -232,9 +230,7 @@ class CephCluster:
         monmap = self.directory / "monmap"
         address = f"[v2:{_host(self.mon_address)}:3300,v1:{_host(self.mon_address)}:6789]"
         _run("monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", address, str(monmap))
-        makers = [
-            _begin("ceph-mon", "--mkfs", "-i", "a", "-c", draft, "--monmap", monmap, "--keyring", bootstrap)
-        ]
+        makers = [_begin("ceph-mon", "--mkfs", "-i", "a", "-c", draft, "--monmap", monmap, "--keyring", bootstrap)]
         for number, key in keys.items():
             home = self.directory / f"osd.{number}"
             home.mkdir(exist_ok=True)
