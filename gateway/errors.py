@@ -41,6 +41,10 @@ class Conflict(Refused):
     """Somebody else changed what this decision rested on; decide anew."""
 
 
+class StoreRefused(Refused):
+    """etcd answered no: permission, a malformed request, no space left; nothing was done."""
+
+
 class Unavailable(RbdgateError):
     """A service or the kernel did not answer in time; nothing was done by the call that raised this."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
-from gateway.errors import BadSettings, LeaseGone, OutcomeUnknown, RbdgateError, Refused, StoreUnavailable
+from gateway.errors import BadSettings, LeaseGone, OutcomeUnknown, RbdgateError, StoreRefused, StoreUnavailable
 from gateway.store import wire
 from gateway.store.messages import (
     compare_message,
@@ -37,16 +37,10 @@ from gateway.store.wire import Connection, Message, Verdict, etcdrpc
 PAGE = 1000  # keys a range reply may hold: some megabytes at most with our values
 PAUSE = 0.1  # seconds before the members are tried anew when all of them refused at once
 
-TWICE = frozenset(
-    {Verdict.NOT_DONE, Verdict.UNKNOWN}
-)  # after which a call that does no harm twice is made again
+TWICE = frozenset({Verdict.NOT_DONE, Verdict.UNKNOWN})  # after which a call that does no harm twice is made again
 ONCE = frozenset({Verdict.NOT_DONE})  # after which any call is
 
 Call = Callable[[Connection, float], Message]
-
-
-class StoreRefused(Refused):
-    """etcd answered no: permission, a malformed request, no space left; nothing was done."""
 
 
 class EtcdClient:
@@ -94,9 +88,7 @@ class EtcdClient:
         revision = 0
         items: list[KeyValue] = []
         while True:
-            page = etcdrpc.RangeRequest(
-                key=start, range_end=end, limit=PAGE, revision=revision, keys_only=keys_only
-            )
+            page = etcdrpc.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision, keys_only=keys_only)
             reply = self._range(page, deadline)
             revision = revision or reply.header.revision
             items.extend(key_value(kv) for kv in reply.kvs)
@@ -138,9 +130,7 @@ class EtcdClient:
         """
         request = etcdrpc.LeaseGrantRequest(TTL=ttl)
         deadline = self._deadline(timeout)
-        reply = self._read(
-            lambda to, left: to.leases.LeaseGrant(request, left, metadata=wire.METADATA), deadline
-        )
+        reply = self._read(lambda to, left: to.leases.LeaseGrant(request, left, metadata=wire.METADATA), deadline)
         return Lease(reply.ID, reply.TTL)
 
     def keepalive_once(self, lease: int, *, timeout: float | None = None) -> int:
@@ -163,9 +153,7 @@ class EtcdClient:
         request = etcdrpc.LeaseRevokeRequest(ID=lease)
         deadline = self._deadline(timeout)
         try:
-            self._read(
-                lambda to, left: to.leases.LeaseRevoke(request, left, metadata=wire.METADATA), deadline
-            )
+            self._read(lambda to, left: to.leases.LeaseRevoke(request, left, metadata=wire.METADATA), deadline)
         except LeaseGone:
             return
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.store import wire
-from gateway.store.client import EtcdClient, StoreRefused
+from gateway.store.client import EtcdClient
 from gateway.store.messages import encode_key, key_value, prefix_end
 from gateway.store.values import KeyValue, Snapshot
 from gateway.store.wire import Connection, Message, Verdict, etcdrpc

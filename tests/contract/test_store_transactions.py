@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.errors import BadSettings, LeaseGone
+from gateway.errors import BadSettings, LeaseGone, StoreRefused
 from gateway.store import client as client_module
-from gateway.store.client import EtcdClient, StoreRefused
+from gateway.store.client import EtcdClient
 from gateway.store.values import (
     Absent,
     Compare,
@@ -121,9 +121,7 @@ def test_garbage_in_a_key_survives(etcd: Etcd, client: EtcdClient, prefix: str) 
     assert client.range(prefix).items == ()
 
 
-def test_a_paged_range_is_one_revision(
-    client: EtcdClient, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_paged_range_is_one_revision(client: EtcdClient, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a token is moved between the first and the last key, no listing over many pages sees it twice or not."""
     monkeypatch.setattr(client_module, "PAGE", 10)
     ends = [prefix + "a", prefix + "z"]

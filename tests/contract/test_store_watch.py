@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.store.client import EtcdClient, StoreRefused
+from gateway.errors import StoreRefused
+from gateway.store.client import EtcdClient
 from gateway.store.values import Absent, Delete, KeyValue, Put
 from gateway.store.watch import Changes, Listing, Removed, Watch, Written
 from tests.lab.etcd import EtcdCluster
