@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import time
@@ -134,8 +133,7 @@ def write(scene: Scene, disk: Disk, request: pytest.FixtureRequest) -> Iterator[
 
 def fence_times(scene: Scene) -> dict[str, float]:
     """When each blocklisted instance was fenced, from the entry's end: all of ours last a year (gateway/timers.py)."""
-    times = {}
-    for entry in json.loads(scene.blocklist()):
-        until_time = datetime.strptime(entry["until"], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
-        times[entry["addr"]] = until_time - BLOCKLIST_EXPIRY
-    return times
+    return {
+        instance: datetime.strptime(ends, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() - BLOCKLIST_EXPIRY
+        for instance, ends in scene.blocklist().items()
+    }

@@ -170,10 +170,11 @@ class Scene:
         """The node's kernel messages from line `since` on."""
         return self.run(node, "dmesg").splitlines()[since:]
 
-    def blocklist(self) -> str:
-        """Ceph's blocklist, as text."""
-        (entries,) = self.ceph.commands({"prefix": "osd blocklist ls", "format": "json"})
-        return str(entries)
+    def blocklist(self) -> dict[str, str]:
+        """Ceph's blocklist: each instance with when its entry ends."""
+        (answer,) = self.ceph.commands({"prefix": "osd blocklist ls", "format": "json"})
+        entries, _ = json.JSONDecoder().raw_decode(answer)  # a second, empty list of ranges follows it
+        return {entry["addr"]: entry["until"] for entry in entries}
 
 
 def wwid_of(serial: str) -> str:
