@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gateway import steps as words
 from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable, TenureOver
-from gateway.images.header import Holder
+from gateway.images.holder import Holder
 from gateway.model import (
     Address,
     Connection,

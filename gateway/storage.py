@@ -6,7 +6,8 @@ from gateway.apply import Openers
 from gateway.errors import LostRace, NotFound
 from gateway.images.cluster import CephConnection
 from gateway.images.fence import blocklist, fence
-from gateway.images.header import Holder, refresh, release, take_over
+from gateway.images.header import refresh, release, take_over
+from gateway.images.holder import Holder
 from gateway.images.image import describe_image, header_of
 from gateway.images.krbd import KernelClient
 from gateway.model import ImageSpec, Instance, Label

@@ -45,6 +45,14 @@ class CephKey:
     __str__ = __repr__
 
 
+@dataclass(frozen=True)
+class MonAddresses:
+    """The monitors as `ADDRESS:PORT`, by protocol: krbd speaks version 1 unless it is told otherwise."""
+
+    v1: tuple[str, ...]
+    v2: tuple[str, ...]
+
+
 def read_keyring(path: Path, entity: str) -> CephKey:
     """The key of `entity` (as `client.rbdgate`) in a keyring file."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)

@@ -26,7 +26,7 @@ from gateway.errors import (
     Refused,
     StorageUnavailable,
 )
-from gateway.images.cephx import CephKey, read_keyring
+from gateway.images.cephx import CephKey, MonAddresses, read_keyring
 from gateway.model import Instance
 
 _TIMED_OUT = 110
@@ -58,14 +58,6 @@ def _named(what: str, errno: int | None, text: str, timed_out: type[RbdgateError
         return timed_out(f"{what}: Ceph did not answer in time; see whether its OSDs and monitors are up")
     kind, meaning = _MEANING.get(number, (StorageUnavailable, f"Ceph answered with error {number}"))
     return kind(f"{what}: {meaning} ({text})")
-
-
-@dataclass(frozen=True)
-class MonAddresses:
-    """The monitors as `ADDRESS:PORT`, by protocol: krbd speaks version 1 unless it is told otherwise."""
-
-    v1: tuple[str, ...]
-    v2: tuple[str, ...]
 
 
 class CephConnection:

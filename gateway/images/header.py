@@ -8,83 +8,26 @@ that changed says that the race is lost.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import rados
 
 from gateway.errors import (
-    BadInput,
     Conflict,
-    Inconsistent,
     LostRace,
-    NewerSchema,
     OutcomeUnknown,
     StorageUnavailable,
 )
 from gateway.images.cluster import CephConnection, storage_errors
+from gateway.images.holder import HOLDER_XATTR, Holder
 from gateway.images.sequence import next_pr_info
-from gateway.model import Instance, Label
+from gateway.model import Label
 
-HOLDER_XATTR = "rbdgate.holder"
 PR_INFO_XATTR = "pr_info"
-_SCHEMA = 1
 _VERSION_MISMATCH = (34, 75)
 """ERANGE: the object is newer; EOVERFLOW: it is older, or gone (PrimaryLogPG::do_osd_ops, assert_ver)."""
 _ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds an image, as its header tells: the claim's token and every instance that may write to the image.
-
-    `released` says that a clean unmap was read back: nothing of this holder needs to be fenced.
-    """
-
-    token: int
-    node: Label
-    instances: tuple[Instance, ...]
-    released: bool = False
-
-    @classmethod
-    def decode(cls, raw: bytes) -> Holder:
-        """Read the xattr's JSON; NewerSchema or Inconsistent if it cannot be understood."""
-        value = _known_schema(raw)
-        try:
-            instances = tuple(Instance(text) for text in value["instances"])
-            return cls(int(value["token"]), Label(value["node"]), instances, bool(value["released"]))
-        except (ValueError, KeyError, TypeError, BadInput) as error:
-            raise _damaged(error) from None
-
-    def encode(self) -> bytes:
-        """The xattr's JSON."""
-        value = {
-            "version": _SCHEMA,
-            "token": self.token,
-            "node": self.node.text,
-            "instances": [instance.text for instance in self.instances],
-            "released": self.released,
-        }
-        return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _known_schema(raw: bytes) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(raw)
-        version = int(value["version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(error) from None
-    if version > _SCHEMA:
-        raise NewerSchema(f"{HOLDER_XATTR} has version {version}; this node understands {_SCHEMA}")
-    return value
-
-
-def _damaged(error: Exception) -> Inconsistent:
-    return Inconsistent(
-        f"{HOLDER_XATTR} is damaged ({type(error).__name__}: {error}): who holds the image is not known"
-    )
 
 
 @dataclass(frozen=True)

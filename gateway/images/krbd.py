@@ -26,8 +26,7 @@ from gateway.errors import (
     Refused,
     StorageUnavailable,
 )
-from gateway.images.cephx import CephKey, lent_to_kernel
-from gateway.images.cluster import MonAddresses
+from gateway.images.cephx import CephKey, MonAddresses, lent_to_kernel
 from gateway.model import ImageName, Instance
 from gateway.observed import ANCHOR, GENERATION_BASE, Mapping
 

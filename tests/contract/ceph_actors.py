@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gateway.errors import Blocklisted, Conflict
 from gateway.images.cluster import CephConnection, storage_errors
-from gateway.images.header import Holder, ImageHeader
+from gateway.images.header import ImageHeader
+from gateway.images.holder import Holder
 from gateway.images.sequence import next_pr_info
 from gateway.model import Label
 

@@ -54,9 +54,7 @@ class Load:
         self._revision = 0
         self.writes = 0
         self.unknown_outcomes = 0
-        self._threads = [
-            threading.Thread(target=self._guarded(act)) for act in (self._write, self._keep, self._follow)
-        ]
+        self._threads = [threading.Thread(target=self._guarded(act)) for act in (self._write, self._keep, self._follow)]
 
     @property
     def clients(self) -> tuple[EtcdClient, ...]:

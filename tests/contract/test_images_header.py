@@ -18,14 +18,13 @@ from gateway.errors import (
 )
 from gateway.images.cluster import CephConnection
 from gateway.images.header import (
-    HOLDER_XATTR,
     PR_INFO_XATTR,
-    Holder,
     ImageHeader,
     refresh,
     release,
     take_over,
 )
+from gateway.images.holder import HOLDER_XATTR, Holder
 from gateway.images.image import delete_image, describe_image
 from gateway.images.metadata import SPEC_KEY, read_metadata, write_metadata
 from gateway.images.sequence import EMPTY_PR_INFO, next_pr_info, sequence_of

@@ -219,8 +219,6 @@ def test_a_member_that_is_cut_off(apart: tuple[EtcdCluster, str], prefix: str) -
         _pause(2.5)  # the watch may notice later than the writer
         answer, _ = load.communicate(timeout=40)
     verdict = json.loads(answer)
-    verdict = Verdict(
-        **{**verdict, "listings": tuple(verdict["listings"]), "errors": tuple(verdict["errors"])}
-    )
+    verdict = Verdict(**{**verdict, "listings": tuple(verdict["listings"]), "errors": tuple(verdict["errors"])})
     assert len(verdict.listings) >= 2
     judge(verdict)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.apply import Openers
 from gateway.errors import Inconsistent, KernelRefused, LostRace, NotFound
-from gateway.images.header import Holder
+from gateway.images.holder import Holder
 from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import (
     ANCHOR,
