@@ -8,7 +8,7 @@ from gateway.images.cluster import CephConnection
 from gateway.images.fence import blocklist, fence
 from gateway.images.header import refresh, release, take_over
 from gateway.images.holder import Holder
-from gateway.images.image import describe_image, header_of
+from gateway.images.image import break_locks, describe_image, header_of
 from gateway.images.krbd import KernelClient
 from gateway.model import ImageSpec, Instance, Label
 from gateway.settings import CephSettings
@@ -48,9 +48,10 @@ class CephStorage:
         return Openers(holder, facts.openers | named)
 
     def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None:
-        """Blocklist the victims and show on the image's own objects that it holds."""
+        """Blocklist the victims, show on the image's own objects that it holds, and only then take their locks."""
         facts = describe_image(self._connection, spec.name)
         fence(self._connection, victims, facts.touches, expire=BLOCKLIST_EXPIRY)
+        break_locks(self._connection, spec.name, victims)
 
     def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None:
         """Swap the header's holder from exactly the one that was read to this node."""
