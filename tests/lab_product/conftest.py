@@ -16,13 +16,14 @@ from gateway.timers import BLOCKLIST_EXPIRY
 from tests.checker.journal import longest_stall
 from tests.lab.cluster import Lab
 from tests.lab.machine import State
-from tests.lab_product.scene import Disk, Scene
+from tests.lab_product.scene import Disk, Scene, keep_logs
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
 IMAGE = "rbd/product"
 SAMPLES = "/var/tmp/rbdgate-samples"  # inside a gateway, where root is alone
 SAMPLER = Path(__file__).with_name("sampler.py")
+_remarks: list[str] = []  # told when all tests are done
 HEALTHY_WITHIN = 120.0  # seconds a cluster gets to be whole again after a test
 
 
@@ -32,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def scene() -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """A lab with three gateways and an initiator; RBDGATE_LAB names one that is up already and is left up."""
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
@@ -45,6 +46,8 @@ def scene() -> Iterator[Scene]:
     for node in scene.gateways:
         install_sampler(scene, node)
     yield scene
+    if request.session.testsfailed:
+        _remarks.append(f"what the nodes said is kept in {keep_logs(lab)}")
     if not given:
         lab.down()
 
@@ -106,12 +109,11 @@ def unserved(scene: Scene) -> list[str]:
 
 
 _runs = iter(range(1, 1000))
-_stalls: list[str] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was measured, for README's figures."""
-    for line in _stalls:
+    """Print what was measured, and where to look."""
+    for line in _remarks:
         terminalreporter.write_line(line)
 
 
@@ -126,7 +128,7 @@ def write(scene: Scene, disk: Disk, request: pytest.FixtureRequest) -> Iterator[
     history = writing.history()
     for (mark, since), (_, until_time) in itertools.pairwise([*history.marks, ("end", history.last_time)]):
         stall = longest_stall(history, since, until_time).seconds
-        _stalls.append(f"{request.node.name}: longest stall after {mark}: {stall:.2f} s")
+        _remarks.append(f"{request.node.name}: longest stall after {mark}: {stall:.2f} s")
     scene.run("ini1", "systemctl", "kill", "--signal=KILL", f"checker-{name}.service", check=False)
     recover(scene)
 

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.lab.cluster import Lab
-from tests.lab_product.scene import NEXT, Disk, Scene
+from tests.lab.layout import LabError
+from tests.lab_product.scene import NEXT, Disk, Scene, keep_logs
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing, region_of
 
@@ -39,23 +41,41 @@ def main() -> int:
     installed = subprocess.run([ROOT / "tests" / "install"], check=False)
     if installed.returncode:
         return installed.returncode
-    lab = Lab(options.name, say=lambda line: say(f"  {line}"))
+    try:
+        return perform(Lab(options.name, say=lambda line: say(f"  {line}")), keep=options.keep)
+    except LabError as error:
+        sys.stderr.write(f"tests/demo: {error}\n")
+        return 1
+
+
+def perform(lab: Lab, *, keep: bool) -> int:
+    """Bring the lab up, show everything, take it down; the exit status."""
     with chapter("bring the lab up: 3 etcd members, Ceph, 3 gateways, 1 initiator"):
         lab.up(gateways=3, initiators=1)
     try:
-        figures = show(lab)
+        verdict, stalls = show(lab)
+    except BaseException:
+        say(f"! this went wrong; what the nodes said is kept in {keep_logs(lab)}")
+        raise
     finally:
-        if not options.keep:
+        if not keep:
             with chapter("take the lab down"):
                 lab.down()
-    if options.keep:
-        look_around(options.name)
+    if keep:
+        look_around(lab.name)
+    if not verdict["clean"]:
+        say(f"! the checker found: {json.dumps(verdict)}")
+    figures = stalls | {
+        "acknowledged_writes": verdict["acknowledged_writes"],
+        "lost_writes": verdict["lost_writes"],
+        "stale_blocks": len(verdict["stale_blocks"]) + len(verdict["foreign_blocks"]),
+    }
     say(json.dumps(figures))
-    return 0 if figures["lost_writes"] == figures["stale_blocks"] == 0 else 1
+    return 0 if verdict["clean"] else 1
 
 
-def show(lab: Lab) -> dict[str, float | int]:
-    """Everything between `up` and `down`; returns the figures of the last line."""
+def show(lab: Lab) -> tuple[dict[str, Any], dict[str, float]]:
+    """Everything between `up` and `down`; the judge's answer, and the longest stalls in seconds."""
     scene = Scene(lab)
     disk = serve(scene)
     writing = Writing(lab, "demo", disk.device, offset=region_of(SIZE, 6))
@@ -69,17 +89,12 @@ def show(lab: Lab) -> dict[str, float | int]:
         scene.shell("ini1", f"echo 3 > /proc/sys/vm/drop_caches && cd {MOUNT} && sha256sum --quiet -c sums", 120)
         scene.shell("ini1", f"umount {MOUNT} && e2fsck -fn {disk.device}", 120)
     say(scene.run(scene.front, "rbdgate", "status"))
-    figures = {
-        "planned_move_stall_s": round(writing.stall("move", "moved").seconds, 2),
-        "agent_restart_stall_s": round(writing.stall("restart", "restarted").seconds, 2),
-        "crash_stall_s": round(writing.stall("crash", "crashed").seconds, 2),
-        "acknowledged_writes": verdict["acknowledged_writes"],
-        "lost_writes": verdict["lost_writes"],
-        "stale_blocks": len(verdict["stale_blocks"]) + len(verdict["foreign_blocks"]),
+    marks = {
+        "planned_move_stall_s": ("move", "moved"),
+        "agent_restart_stall_s": ("restart", "restarted"),
+        "crash_stall_s": ("crash", "crashed"),
     }
-    if not verdict["clean"]:
-        say(f"the checker found: {json.dumps(verdict)}")
-    return figures
+    return verdict, {key: round(writing.stall(*between).seconds, 2) for key, between in marks.items()}
 
 
 def serve(scene: Scene) -> Disk:
@@ -122,10 +137,15 @@ def restart_agent(scene: Scene, writing: Writing) -> None:
     holder = scene.holder(IMAGE)
     with chapter(f"upgrade every agent to {NEXT}, kill -9 the holder's"):
         wheel = scene.lab.wheel(NEXT)
+        for node in scene.gateways:
+            scene.lab.install(node, wheel)
         sessions = scene.sessions()
         writing.mark("restart")
+        say(
+            f"  longest stall of the writer before, with all in order: {writing.stall('moved', 'restart').seconds:.2f} s"
+        )
         for node in scene.gateways:
-            scene.upgrade(node, wheel)
+            scene.run(node, "systemctl", "restart", "rbdgate-agent.service", within=120)
             until(f"{node} runs {NEXT}", partial(runs, scene, node, NEXT), within=60)
             say(f"  {node} runs {NEXT}")
         scene.run(holder, "systemctl", "kill", "--signal=KILL", "--kill-who=main", "rbdgate-agent.service")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import tempfile
 from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,3 +182,11 @@ class Scene:
 def wwid_of(serial: str) -> str:
     """How dm-multipath names LIO's disk of that unit serial: NAA 6, IEEE id 001405, 25 hex digits of the serial."""
     return "36001405" + re.sub(r"[^0-9a-f]", "", serial.lower())[:25].ljust(25, "0")
+
+
+def keep_logs(lab: Lab) -> Path:
+    """Copy what every node of a lab printed (its kernel's console and its journal) to where `down` does not look."""
+    place = Path(tempfile.mkdtemp(prefix=f"rbdgate-{lab.name}-logs-"))
+    for console in (lab.places.data / "log").glob("*.console"):
+        shutil.copy(console, place)
+    return place

@@ -6,6 +6,9 @@ from tests.lab_product.scene import NEXT, Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
+# A node of the lab has one processor, and everything stands still while its kernel reads a file of the tree: starting
+# Python alone costs a writer 0.1-0.2 s there. Below this, in seconds, a stall says nothing about the agent.
+NOTICED = 0.5
 CONNECTION_ERRORS = ("conn error", "connection error", "detected conn error", "session recovery timed out")
 
 # A drop-in, because a unit in /etc cannot be masked from /run.
@@ -27,7 +30,7 @@ def assert_untouched(scene: Scene, write: Writing, sessions: str, log_lines: int
     history = write.stop()
     assert scene.sessions() == sessions
     assert errors_in(scene.kernel_log("ini1", log_lines)) == []
-    assert write.stall("event").seconds <= max(2 * normal, 1.0), history.marks
+    assert write.stall("event").seconds <= max(2 * normal, NOTICED), history.marks
     verdict = write.verify()
     assert verdict["clean"], verdict
 
