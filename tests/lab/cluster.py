@@ -17,7 +17,7 @@ from typing import Literal
 from tests.lab import belonging, host, package, tree
 from tests.lab.ceph import Osd
 from tests.lab.etcd import Member
-from tests.lab.layout import LabError, LabUsage, Node, Places
+from tests.lab.layout import CABLING, STORAGE_1, STORAGE_2, LabError, LabUsage, Node, Places
 from tests.lab.machine import Machine, State, state_of
 from tests.lab.making import Making, ceph_of, etcd_of
 from tests.lab.networks import Wires
@@ -90,9 +90,7 @@ class Lab:
         for node in self.nodes:
             if node.name == name:
                 return node
-        raise LabUsage(
-            f"there is no node {name!r}: the lab has {', '.join(node.name for node in self.nodes)}"
-        )
+        raise LabUsage(f"there is no node {name!r}: the lab has {', '.join(node.name for node in self.nodes)}")
 
     # Commands in a node.
 
@@ -120,17 +118,21 @@ class Lab:
             raise NodeCommandFailed(node, shlex.join(command), done)
         return done
 
-    def exec_command(self, node: str, *command: str) -> list[str]:
-        """The host's command line that runs that command in the node, for whoever keeps its pipes himself."""
-        return self._door(node).command(command)
+    def exec_command(self, node: str, *command: str, timeout: float | None = None) -> list[str]:
+        """The host's command line that runs that command in the node, for whoever keeps its pipes himself.
+
+        With a time-out the node ends the command after so many seconds, with status 124, and the connection is one
+        of its own: a shared one would keep the caller's pipes open after this command line was killed.
+        """
+        if timeout is None:
+            return self._door(node).command(command)
+        return self._door(node).command(["timeout", "-k", "1", str(timeout), *command], shared=False)
 
     def put(self, node: str, source: Path, place: str) -> None:
         """Copy a file into a node."""
         words = self._door(node).command(["sh", "-c", 'exec cat > "$0"', place])
         with source.open("rb") as content:
-            done = subprocess.run(
-                words, stdin=content, capture_output=True, text=True, timeout=120, check=False
-            )
+            done = subprocess.run(words, stdin=content, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             raise NodeCommandFailed(node, f"writing {place}", done)
 
@@ -169,18 +171,18 @@ class Lab:
         self.wires.cut(self.node(node), what)
 
     def heal(self, node: str) -> None:
-        """Undo every cut of a node and plug its storage links in again."""
+        """Undo every cut of a node and plug its storage links in again, if it is running."""
         self.wires.heal(self.node(node))
         if self.state(node) is State.RUNNING:
-            for network in ("storage-1", "storage-2"):
-                self.link(node, network, "up")
+            for network in (STORAGE_1, STORAGE_2):
+                self.link(node, network.name, "up")
 
     def link(self, node: str, network: str, to: Literal["up", "down"]) -> None:
         """Take the carrier away from a node's storage interface, or give it back."""
-        if not self.node(node).link(network).network.bridged_inside:
-            raise LabUsage(f"{network} has no carrier to lose: choose storage-1 or storage-2")
-        cable = "cable-" + network.rpartition("-")[2]
-        self.exec(node, "ip", "link", "set", cable, to, timeout=20)
+        found = self.node(node).link(network).network
+        if not found.bridged_inside:
+            raise LabUsage(f"{network} has no carrier to lose: choose {STORAGE_1.name} or {STORAGE_2.name}")
+        self.exec(node, "ip", "-n", CABLING, "link", "set", found.cable, to, timeout=20)
 
     # What the gateways live on.
 

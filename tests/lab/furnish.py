@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.layout import CONTROL, ETCD_ADDRESSES, Link, Node, Places, Role
+from tests.lab.layout import CABLING, CONTROL, ETCD_ADDRESSES, Link, Node, Places, Role
 
 CEPH_USER = "rbdgate"
 INITIATOR_IQN = "iqn.2026-11.io.rbdgate:"
@@ -73,7 +73,7 @@ ForwardToConsole=yes
 MaxLevelConsole=info
 RateLimitIntervalSec=0
 """
-_NETWORK_UNIT = """\
+_NETWORK_UNIT = f"""\
 [Unit]
 Description=Network of a lab node
 DefaultDependencies=no
@@ -83,7 +83,9 @@ Wants=network.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+ExecStart=/usr/sbin/ip netns add {CABLING}
 ExecStart=/usr/sbin/ip -batch /etc/lab/network
+ExecStart=/usr/sbin/ip -n {CABLING} -batch /etc/lab/cabling
 [Install]
 WantedBy=sysinit.target
 """
@@ -172,30 +174,29 @@ class Upper:
 def _identity(upper: Upper, node: Node, places: Places) -> None:
     upper.write("etc/hostname", node.name + "\n")
     upper.write("etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {node.name}\n")
-    upper.write(
-        "etc/machine-id", hashlib.sha256(f"{places.data} {node.name}".encode()).hexdigest()[:32] + "\n"
-    )
+    upper.write("etc/machine-id", hashlib.sha256(f"{places.data} {node.name}".encode()).hexdigest()[:32] + "\n")
     upper.write("etc/fstab", "")
-    upper.write("etc/lab/network", "".join(line + "\n" for link in node.links for line in _link_lines(link)))
+    bridged = [link for link in node.links if link.network.bridged_inside]
+    for name, lines in (
+        ("network", [line for link in node.links for line in _link_lines(link)]),
+        ("cabling", [line for link in bridged for line in _cabling_lines(link)]),
+    ):
+        upper.write(f"etc/lab/{name}", "".join(line + "\n" for line in lines))
 
 
 def _link_lines(link: Link) -> list[str]:
     """Lines for `ip -batch`: the interface bears its network's name, and a storage interface can lose its carrier.
 
-    User-Mode Linux's card never loses its carrier. So a storage interface is one end of a veth pair whose other end,
-    `cable-N`, is bridged to the card: when `cable-N` goes down, the kernel sees what a pulled cable would show.
+    User-Mode Linux's card never loses its carrier. So a storage interface is one end of a veth pair, and the other
+    end, `cable-N`, is bridged to the card: when `cable-N` goes down, the kernel sees what a pulled cable would show.
     """
     name, card = link.network.name, f"vec{link.index}"
     lines = ["link set lo up"] if link.network is CONTROL else []
     if link.network.bridged_inside:
-        number = name.rpartition("-")[2]
-        cable, bridge = f"cable-{number}", f"switch-{number}"
+        cable = link.network.cable
         lines += [
-            f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-            f"link set {bridge} addrgenmode none up",
-            f"link set {card} addrgenmode none master {bridge} up",
-            f"link add {name} address {_other_mac(link.mac)} type veth peer name {cable}",
-            f"link set {cable} addrgenmode none master {bridge} up",
+            f"link set {card} netns {CABLING}",
+            f"link add {name} address {_other_mac(link.mac)} type veth peer name {cable} netns {CABLING}",
         ]
     else:
         lines += [f"link set {card} name {name}"]
@@ -203,6 +204,19 @@ def _link_lines(link: Link) -> list[str]:
     if link.v6:
         lines.append(f"address add {link.v6}/64 dev {name} nodad")
     return lines
+
+
+def _cabling_lines(link: Link) -> list[str]:
+    """Lines for `ip -batch` in the node's second namespace: the card and the cable on one bridge.
+
+    Apart from the node's own namespace, or the bridge would answer ARP for the addresses of a pulled cable.
+    """
+    card, bridge = f"vec{link.index}", f"switch-{link.index}"
+    return [
+        f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"link set {bridge} addrgenmode none up",
+        *(f"link set {name} addrgenmode none master {bridge} up" for name in (card, link.network.cable)),
+    ]
 
 
 def _other_mac(mac: str) -> str:

@@ -18,6 +18,7 @@ PORTAL_RANGES = {
     "storage-1": "10.77.1.0/24,10.77.1.100-10.77.1.199",
     "storage-2": "10.77.2.0/24,10.77.2.100-10.77.2.199",
 }
+CABLING = "cabling"  # the namespace inside a node that has the far ends of its storage interfaces
 CACHE = Path("/var/cache/rbdgate-lab")
 RUNS = Path("/run/rbdgate-lab")
 DATA = Path("/var/tmp/rbdgate-lab")
@@ -46,6 +47,11 @@ class Network:
     v4: str
     v6: str | None = None
     bridged_inside: bool = False  # the node's interface is a veth, so that it can lose its carrier
+
+    @property
+    def cable(self) -> str:
+        """The far end of a node's storage interface, which is taken down to take the carrier away."""
+        return "cable-" + self.name.rpartition("-")[2]
 
 
 CONTROL = Network("control", "10.77.9.")
