@@ -14,9 +14,7 @@ from tests.lab.host import run
 from tests.lab.layout import LabError, Node, Places
 from tests.lab.processes import Process
 
-BOOT_BOUND = (
-    120.0  # seconds until a node that was switched on must answer; four at once take under 30 on 2 idle cores
-)
+BOOT_BOUND = 120.0  # seconds until a node that was switched on must answer; four at once take under 30 on 2 idle cores
 
 
 def make_keys(directory: Path) -> Keys:
@@ -41,9 +39,13 @@ class Door:
     node: Node
     places: Places
 
-    def command(self, words: Sequence[str]) -> list[str]:
-        """The host's command that runs those words in the node, with the status, input and output they have there."""
-        return [*self._ssh(), "-T", self.node.control, shlex.join(words)]
+    def command(self, words: Sequence[str], *, shared: bool = True) -> list[str]:
+        """The host's command that runs those words in the node, with the status, input and output they have there.
+
+        Over the kept connection, or, if not `shared`, over one of its own that ends with it (0.2 s more).
+        """
+        apart = () if shared else ("-S", "none")
+        return [*self._ssh(), *apart, "-T", self.node.control, shlex.join(words)]
 
     def open(self, seconds: float = BOOT_BOUND) -> None:
         """Wait until the node answers, and keep a connection; LabError after `seconds`."""
@@ -55,9 +57,7 @@ class Door:
                     f"{self.node.name} did not answer within {seconds:.0f} s; see {self.places.console(self.node)}"
                 )
             time.sleep(0.5)
-        self._master.start(
-            [*self._ssh(), "-N", "-M", self.node.control], log=self.places.data / "log/ssh.log"
-        )
+        self._master.start([*self._ssh(), "-N", "-M", self.node.control], log=self.places.data / "log/ssh.log")
         while not self._socket.exists() and self._master.alive() and time.monotonic() < deadline:
             time.sleep(0.02)
 
