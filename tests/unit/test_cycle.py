@@ -1,0 +1,176 @@
+"""The cycle: unknown is not absent, an ended tenure empties the node, no nicety stops a turn, the report says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent import cycle as cycle_module
+from agent.clock import boottime
+from gateway.errors import KernelRefused
+from gateway.plan import Situation, plan, plan_nothing
+from gateway.report import ImageState, NodeReport, image_statuses
+from gateway.steps import Cut, Plan
+from tests.fakes.member import Cluster, Member
+from tests.unit.test_plan import NETWORKS, spec_of
+
+SPEC = spec_of(1)
+OTHER = replace(spec_of(2), identity=replace(spec_of(2).identity, serial="2" * 32))
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Iterator[Member]:
+    """A node that serves two images."""
+    made = Member(Cluster(NETWORKS, (SPEC, OTHER)), "gw1", tmp_path)
+    made.start()
+    made.settle()
+    made.acts.clear()
+    yield made
+    made.stop()
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the cycle's clock be so much ahead: to it the tenure is over, while the keeper renews on."""
+    monkeypatch.setattr(cycle_module, "boottime", lambda: boottime() + seconds)
+
+
+def told(member: Member) -> NodeReport:
+    """The node's report, which must be there."""
+    assert member.report is not None
+    return member.report
+
+
+def state_of(member: Member) -> tuple[ImageState, str]:
+    """The first image as people see it."""
+    view, values = member.cluster.store.view_with_statuses()
+    statuses = image_statuses(view, {node: NodeReport.from_json(value) for node, value in values.items()})
+    return statuses[0].state, statuses[0].reason
+
+
+def test_at_rest_a_turn_does_nothing(member: Member) -> None:
+    """The plan after the last act is empty."""
+    turn = member.turn()
+    assert turn is not None
+    assert turn.plan.empty
+    assert member.acts == []
+
+
+def test_etcd_that_does_not_answer_is_unknown(member: Member) -> None:
+    """While the tenure runs and etcd cannot be read, nothing changes; when it can, nothing had to."""
+    before = member.kernel.state
+    member.cluster.etcd.down = True
+    for _ in range(3):
+        assert member.turn() is None
+    member.cluster.etcd.down = False
+    turn = member.turn()
+    assert turn is not None
+    assert turn.plan.empty
+    assert (member.acts, member.kernel.state) == ([], before)
+
+
+def test_an_ended_tenure_empties_the_node_though_etcd_is_down(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without etcd the plan is towards nothing from the kernel alone, the cut first, until nothing is left."""
+    member.cluster.etcd.down = True
+    later(monkeypatch, 60)
+    turn = member.turn()
+    assert turn is not None
+    assert isinstance(turn.plan.first[0], Cut)
+    assert {path.address for spec in (SPEC, OTHER) for path in spec.paths} == turn.plan.first[0].addresses
+    for _ in range(3):
+        member.turn()
+    assert member.empty
+    assert plan_nothing(member.kernel.state).empty
+
+
+def test_a_tenure_that_comes_back_serves_again(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claims lived on under the lease: with the tenure proven anew they are taken up with new instances."""
+    tokens = {uid: claim.token for uid, claim in member.cluster.store.view().claims.items()}
+    with monkeypatch.context() as patch:
+        later(patch, 60)
+        for _ in range(4):
+            member.turn()
+        assert member.empty
+    member.settle()
+    assert {uid: claim.token for uid, claim in member.cluster.store.view().claims.items()} == tokens
+    assert state_of(member)[0] is ImageState.SERVING
+
+
+def test_a_step_that_starts_to_serve_asks_the_tenure(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan made within the tenure and carried out after it opens nothing."""
+    address = SPEC.paths[0].address
+    member.kernel.cut(frozenset({address}))
+    member.kernel.remove_addresses(frozenset({address}))
+
+    def planned(situation: Situation) -> Plan:
+        decided = plan(situation)
+        later(monkeypatch, 60)
+        return decided
+
+    monkeypatch.setattr("agent.cycle.plan", planned)
+    member.turn()
+    assert address not in member.kernel.state.addresses
+
+
+def test_one_image_that_fails_stops_no_other(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure stands in that image's report with its reason; the other one is served."""
+    build = member.kernel.build
+
+    def refuse(spec: object, device: object) -> None:
+        if spec == SPEC:
+            raise KernelRefused("no memory")
+        build(spec, device)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(member.kernel, "build", refuse)
+    with monkeypatch.context() as patch:
+        later(patch, 60)
+        for _ in range(4):
+            member.turn()
+    for _ in range(8):
+        member.turn()
+    assert state_of(member) == (ImageState.FAILED, "no memory")
+    images = {image.uid: image for image in told(member).images}
+    assert not images[SPEC.uid].exported
+    assert images[OTHER.uid].exported
+    assert all(path.up for path in images[OTHER.uid].paths)
+
+
+def test_the_report_says_what_is_served(member: Member) -> None:
+    """Each held image with its claim, its paths and the spec it agrees with, and one sentence for people."""
+    view, report = member.cluster.store.view(), told(member)
+    assert report.sentence.startswith("holds 2 of 2 images, 2 with all paths up")
+    for image, spec in zip(report.images, (SPEC, OTHER), strict=True):
+        assert (image.uid, image.token) == (spec.uid, view.claims[spec.uid].token)
+        assert image.exported
+        assert [(path.tag, path.up) for path in image.paths] == [(1, True), (2, True)]
+        assert image.applied == view.revisions[spec.name]
+
+
+def test_the_report_says_why_a_path_is_down(member: Member) -> None:
+    """A network without link takes that path down, alone, and its reason reaches the status."""
+    networks = member.kernel.state.networks
+    name = NETWORKS[1].name
+    cut_off = {**networks, name: replace(networks[name], up=False)}
+    member.kernel.state = replace(member.kernel.state, networks=cut_off)
+    member.settle()
+    assert state_of(member) == (
+        ImageState.DEGRADED,
+        "path 2: eth1, which serves network storage-2 here, has no link",
+    )
+    assert SPEC.paths[0].address in member.kernel.state.addresses
+    assert SPEC.paths[1].address not in member.kernel.state.addresses
+
+
+def test_without_a_guard_nothing_is_served(member: Member) -> None:
+    """With the guard gone the paths go down and the exports stay; with its sign of life they are up again."""
+    devices = member.kernel.state.devices
+    member.guard_sign = None
+    member.settle()
+    assert not member.kernel.state.addresses
+    assert member.kernel.state.devices == devices
+    assert "guard" in state_of(member)[1]
+    member.guard_sign = 0.0
+    member.settle()
+    assert state_of(member)[0] is ImageState.SERVING
