@@ -64,7 +64,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     link.start()
     announcer.start()
     workers = Workers(
-        threads=8, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=lambda: wake.set("worker")
+        slots=8, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=lambda: wake.set("worker")
     )
     cycle = Cycle(
         node=settings.node,

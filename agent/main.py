@@ -63,7 +63,7 @@ def _run_agent(settings: Settings, runtime: RuntimeDirectory) -> int:
         signal.signal(signal.SIGINT, lambda *_: cycle.stop())
         cycle.run()
     os.close(lock)
-    return 0
+    os._exit(0)  # nothing may hold the end up, such as a librados that waits for a cluster: the tenure runs meanwhile
 
 
 def _end_at_once(what: threading.ExceptHookArgs) -> None:
@@ -86,7 +86,7 @@ def _run_guard(settings: Settings, runtime: RuntimeDirectory) -> int:
         timers=timers,
         runtime=runtime,
         kernel=NodeKernel(runtime.lock, settings.timers),
-        workers=Workers(threads=8, retry_first=timers.retry_first, retry_last=timers.retry_first, on_done=lambda: None),
+        workers=Workers(slots=8, retry_first=timers.retry_first, retry_last=timers.retry_first, on_done=lambda: None),
     )
     signal.signal(signal.SIGTERM, lambda *_: guard.stop())
     signal.signal(signal.SIGINT, lambda *_: guard.stop())

@@ -1,14 +1,14 @@
 """Workers: each image's steps run in order in one thread, so that an image that hangs or fails stops no other.
 
-A worker that hangs keeps only its own image from being planned anew. A failure is remembered for the report and
-postpones that image's next try, longer each time; a success forgets it.
+A worker that hangs keeps only its own image from being planned anew: after a while it gives its slot to the next, so
+that a pool that hangs does not hold up the images of another. The threads die with the process, whatever they wait
+for. A failure is remembered for the report and postpones that image's next try, longer each time; a success forgets it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +17,9 @@ from agent.clock import boottime
 from gateway.errors import RbdgateError, TenureOver
 
 log = structlog.get_logger("workers")
+
+SLOW = 5.0
+"""Work that has not come back after so many seconds does not count among those at work any more."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +32,40 @@ class Failure:
 
 
 class Workers:
-    """A bounded set of threads with at most one piece of work per key."""
+    """Threads, `slots` of them at work at a time (and those that hang), with at most one piece of work per key."""
 
-    def __init__(self, *, threads: int, retry_first: float, retry_last: float, on_done: Callable[[], None]) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="image")
+    def __init__(
+        self,
+        *,
+        slots: int,
+        retry_first: float,
+        retry_last: float,
+        on_done: Callable[[], None],
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        self._slots, self._clock = slots, clock
         self._retry_first, self._retry_last, self._on_done = retry_first, retry_last, on_done
         self._lock = threading.Lock()
-        self._running: dict[str, Future[None]] = {}
+        self._waiting: dict[str, Callable[[], None]] = {}
+        self._began: dict[str, float] = {}
         self._failures: dict[str, Failure] = {}
 
     def submit(self, key: str, work: Callable[[], None]) -> bool:
-        """Start the work unless the key is busy or its last failure is too recent."""
-        now = boottime()
+        """Start the work as soon as there is a slot, unless the key is busy or its last failure is too recent."""
         with self._lock:
             failure = self._failures.get(key)
-            if key in self._running or (failure is not None and now < failure.not_before):
-                return False
-            self._running[key] = self._pool.submit(self._work, key, work)
-        return True
+            postponed = failure is not None and self._clock() < failure.not_before
+            accepted = not postponed and key not in self._began and key not in self._waiting
+            if accepted:
+                self._waiting[key] = work
+            self._fill_slots()
+        return accepted
 
     def busy(self) -> frozenset[str]:
         """The keys whose work has not come back."""
         with self._lock:
-            return frozenset(self._running)
+            self._fill_slots()
+            return frozenset((*self._began, *self._waiting))
 
     def error(self, key: str) -> str | None:
         """Why the key's last work failed; None if it did not."""
@@ -64,6 +78,15 @@ class Workers:
         with self._lock:
             waits = [failure.not_before - now for failure in self._failures.values()]
         return max(0.0, min([longest, *(wait for wait in waits if wait > 0)]))
+
+    def _fill_slots(self) -> None:
+        """Begin what waits, in its order, while there are slots; whoever looks or asks for work drives this."""
+        now = self._clock()
+        free = self._slots - sum(now - began < SLOW for began in self._began.values())
+        for key in list(self._waiting)[: max(0, free)]:
+            work = self._waiting.pop(key)
+            self._began[key] = now
+            threading.Thread(target=self._work, args=(key, work), name=f"work-{key}", daemon=True).start()
 
     def _work(self, key: str, work: Callable[[], None]) -> None:
         failure: Failure | None = None
@@ -78,7 +101,8 @@ class Workers:
             self._failures.pop(key, None)
             if failure is not None:
                 self._failures[key] = failure
-            self._running.pop(key, None)
+            del self._began[key]
+            self._fill_slots()
         self._on_done()
 
     def _failed(self, key: str, error: Exception) -> Failure:
@@ -89,4 +113,4 @@ class Workers:
         if isinstance(error, TenureOver):
             pause = self._retry_first
         log.warning("image failed", image=key, error=str(error), kind=type(error).__name__, tries=count, retry_in=pause)
-        return Failure(str(error) or type(error).__name__, count, boottime() + pause)
+        return Failure(str(error) or type(error).__name__, count, self._clock() + pause)

@@ -139,7 +139,7 @@ class Member:
         self.done = threading.Semaphore(0)
         self.wake = Wake()
         self.workers = Workers(
-            threads=4, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=self.done.release
+            slots=4, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=self.done.release
         )
         self.membership = Membership(
             node=self.name,

@@ -30,7 +30,7 @@ class Watched:
         kernel = self.node.kernel
         kernel.lock = ConfigfsLock(path / "lock")  # type: ignore[attr-defined]
         kernel.portal_addresses = self.portal_addresses  # type: ignore[attr-defined]
-        self.workers = Workers(threads=2, retry_first=0.01, retry_last=0.01, on_done=lambda: None)
+        self.workers = Workers(slots=2, retry_first=0.01, retry_last=0.01, on_done=lambda: None)
         self.guard = Guard(
             boot_id="boot",
             timers=TIMERS,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
-from agent.workers import Workers
+from agent.workers import SLOW, Workers
 from gateway.errors import StorageUnavailable
 
 
 def workers() -> tuple[Workers, threading.Semaphore]:
     """Two threads, and a semaphore that counts what is done."""
     done = threading.Semaphore(0)
-    return Workers(threads=2, retry_first=1.0, retry_last=4.0, on_done=done.release), done
+    return Workers(slots=2, retry_first=1.0, retry_last=4.0, on_done=done.release), done
 
 
 def test_a_hanging_image_keeps_only_itself_busy() -> None:
@@ -58,3 +60,36 @@ def test_a_bug_in_one_image_does_not_kill_the_thread() -> None:
         assert pool.submit(key, stumble)
         assert done.acquire(timeout=10)
         assert pool.error(key) is not None
+
+
+def test_what_hangs_gives_its_slot_away() -> None:
+    """With every slot taken by work that hangs, other work begins once those count as slow; before, it waits."""
+    done, hanging, ran = threading.Semaphore(0), threading.Event(), threading.Event()
+    now = [100.0]
+    pool = Workers(slots=2, retry_first=1.0, retry_last=4.0, on_done=done.release, clock=lambda: now[0])
+
+    def hang() -> None:
+        hanging.wait(10)
+
+    for key in ("a", "b"):
+        assert pool.submit(key, hang)
+    assert pool.submit("c", ran.set)
+    assert not pool.submit("c", ran.set)
+    assert pool.busy() == {"a", "b", "c"}
+    assert not ran.is_set()
+    now[0] += SLOW
+    pool.busy()
+    assert ran.wait(10)
+    assert done.acquire(timeout=10)
+    assert pool.busy() == {"a", "b"}
+    hanging.set()
+
+
+def test_what_hangs_does_not_hold_up_the_end() -> None:
+    """A process ends though a worker never comes back: the successor must be there before the tenure is over."""
+    script = (
+        "import threading; from agent.workers import Workers; begun = threading.Event();"
+        "pool = Workers(slots=1, retry_first=1, retry_last=1, on_done=lambda: None);"
+        "pool.submit('a', lambda: (begun.set(), threading.Event().wait())); begun.wait(10)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=20, check=False).returncode == 0
