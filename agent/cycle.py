@@ -181,7 +181,7 @@ class Cycle:
             try:
                 apply(step, hands)
             except Blocklisted as error:
-                self._membership.resign(str(error))
+                self._membership.resign(str(error), hands.lease)
                 raise
             except TenureOver:
                 self._membership.prove()
@@ -219,7 +219,8 @@ class Cycle:
             self._blocklist_checked = now
             word = turn.view.live.get(self._node)
             own = frozenset(word.instances) if word else frozenset()
-            check = partial(self._membership.check_blocklist, frozenset(turn.view.fences), own)
+            lease = self._membership.tenure.lease
+            check = partial(self._membership.check_blocklist, frozenset(turn.view.fences), own, lease)
             self._workers.submit(BLOCKLIST, check)
 
     def _report(self, turn: Turn) -> None:

@@ -91,9 +91,14 @@ class Membership:
         if view is not None:
             self._speak(view, kernel)
 
-    def resign(self, reason: str) -> None:
-        """Give the membership up: this node serves nothing more under its present instances."""
+    def resign(self, reason: str, lease: int) -> None:
+        """Give the membership of that lease up: this node serves nothing more under its instances.
+
+        A word about an earlier one, from work that hung since then, says nothing about the clients of this one.
+        """
         with self._lock:
+            if self._keeper is None or self._keeper.lease != lease:
+                return
             if self._resigned is None:
                 log.error("resigning", reason=reason)
                 self._resigned = reason
@@ -117,12 +122,14 @@ class Membership:
         """What this turn's steps work with."""
         return Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
 
-    def check_blocklist(self, fenced: frozenset[Instance], own: frozenset[Instance]) -> None:
-        """Fence again whatever has no entry any more; resign if one of this node's own instances has one."""
+    def check_blocklist(self, fenced: frozenset[Instance], own: frozenset[Instance], lease: int) -> None:
+        """Fence again whatever has no entry any more; resign if one of that lease's own instances has one."""
         storage = self._link.connected()
         listed = storage.blocklisted()
         if own & listed:
-            self.resign(f"this node's client {min(own & listed)} is on Ceph's blocklist: somebody fenced this node")
+            self.resign(
+                f"this node's client {min(own & listed)} is on Ceph's blocklist: somebody fenced this node", lease
+            )
         missing = fenced - listed
         if missing:
             log.warning("fences vanished from the blocklist; adding them again", instances=sorted(map(str, missing)))

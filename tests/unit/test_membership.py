@@ -165,7 +165,7 @@ def test_a_blocklisted_node_resigns_and_comes_back_new(join: Join) -> None:
     member.settle()
     old, anchor = member.lease, member.kernel.anchor_instance()
     member.cluster.pool.blocklist.add(anchor)
-    member.membership.check_blocklist(frozenset(), frozenset({anchor}))
+    member.membership.check_blocklist(frozenset(), frozenset({anchor}), old)
     assert not member.membership.tenure.runs(0.0)
     assert member.turn() is not None
     assert not member.kernel.state.addresses
@@ -186,6 +186,19 @@ def test_a_step_that_meets_the_blocklist_resigns(join: Join) -> None:
     member.settle()
     assert member.link.instance != first
     assert serves(member)
+
+
+def test_late_word_of_an_old_client_ends_no_new_membership(join: Join) -> None:
+    """Work that hung since the last membership and now meets the blocklist speaks of clients that are gone."""
+    member = join("gw1")
+    member.settle()
+    old, anchor = member.lease, member.kernel.anchor_instance()
+    lose_lease(member)
+    member.settle()
+    member.membership.resign("the client of former times is on the blocklist", old)
+    member.membership.check_blocklist(frozenset(), frozenset({anchor}), old)
+    assert anchor in member.cluster.pool.blocklist
+    assert member.membership.tenure.runs(0.0)
 
 
 def test_a_name_that_is_live_elsewhere_is_not_taken(join: Join, tmp_path: Path) -> None:
@@ -238,6 +251,6 @@ def test_vanished_fences_are_added_again(join: Join) -> None:
     fenced = frozenset(first.cluster.pool.blocklist)
     assert fenced
     first.cluster.pool.blocklist.clear()
-    first.membership.check_blocklist(fenced, frozenset())
+    first.membership.check_blocklist(fenced, frozenset(), first.lease)
     assert first.cluster.pool.blocklist == fenced
     assert first.membership.tenure.runs(0.0)
