@@ -241,6 +241,8 @@ def _services(upper: Upper, node: Node) -> None:
         upper.link(f"{SYSTEMD}/multi-user.target.wants/{unit}", f"/lib/systemd/system/{unit}")
     upper.write(f"{SYSTEMD}/lab-network.service", _NETWORK_UNIT)
     upper.link(f"{SYSTEMD}/sysinit.target.wants/lab-network.service", f"/{SYSTEMD}/lab-network.service")
+    # A kernel that starts anew in the same process finds its taps taken by itself: a reboot ends as off instead.
+    upper.link(f"{SYSTEMD}/reboot.target", "/lib/systemd/system/poweroff.target")
     upper.link(f"{SYSTEMD}/default.target", "/lib/systemd/system/multi-user.target")
     upper.write("etc/systemd/journald.conf.d/lab.conf", _JOURNALD)
     upper.write("etc/systemd/system.conf.d/lab.conf", _SYSTEM)
