@@ -75,9 +75,9 @@ class KernelDoor(Protocol):
     def unmap(self, number: int) -> None: ...
     def map_anchor(self, generation: int) -> None: ...
     def anchor_instance(self) -> Instance: ...
-    def map_image(self, spec: ImageSpec) -> None: ...
+    def map_image(self, spec: ImageSpec, client: Instance) -> None: ...
     def build(self, spec: ImageSpec, device: DeviceName) -> None: ...
-    def open_path(self, spec: ImageSpec, path: Path) -> None: ...
+    def open_path(self, spec: ImageSpec, path: Path, permit: Callable[[], None]) -> None: ...
     def nudge(self, connection: Connection) -> None: ...
     def close_path(self, spec: ImageSpec, path: Path) -> None: ...
     def set_initiators(self, spec: ImageSpec, add: frozenset[Iqn], remove: frozenset[Iqn]) -> None: ...
@@ -117,12 +117,14 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one 
             _permit(hands, step.spec, step.token)
             _take_hold(step, hands)
         case words.Map():
-            kernel.map_image(step.spec)
+            _permit(hands, step.spec, step.token)
+            kernel.map_image(step.spec, step.client)
         case words.Build():
+            _permit(hands, step.spec, step.device.token)
             kernel.build(step.spec, step.device)
         case words.OpenPath():
             _permit(hands, step.spec, step.token)
-            kernel.open_path(step.spec, step.path)
+            kernel.open_path(step.spec, step.path, lambda: _permit(hands, step.spec, step.token))
             for connection in store.connections_of(step.spec.uid):
                 if connection.portal == step.path.address:
                     with suppress(KernelRefused):  # the path is up; the initiator notices by itself, later
@@ -156,9 +158,9 @@ def _permit(hands: Hands, spec: ImageSpec, token: int) -> None:
         raise TenureOver(f"image {spec.name}: this node's tenure does not cover claim {token} now; not serving it")
 
 
-def _mine(hands: Hands, spec: ImageSpec, token: int) -> tuple[Holder, tuple[HolderRecord, ...]]:
+def _mine(hands: Hands, spec: ImageSpec, token: int, krbd: Instance) -> tuple[Holder, tuple[HolderRecord, ...]]:
     """This node's instances as the header's holder and as records."""
-    krbd, rados = hands.kernel.anchor_instance(), _storage(hands).instance
+    rados = _storage(hands).instance
     record = HolderRecord(image_uid=spec.uid, instance=krbd, node=hands.node, token=token, kind="krbd")
     holder = Holder(token=token, node=hands.node, instances=(krbd, rados))
     return holder, (record, replace(record, instance=rados, kind="rados"))
@@ -166,7 +168,7 @@ def _mine(hands: Hands, spec: ImageSpec, token: int) -> tuple[Holder, tuple[Hold
 
 def _take_hold(step: words.TakeHold, hands: Hands) -> None:
     spec, token = step.spec, step.token
-    mine, records = _mine(hands, spec, token)
+    mine, records = _mine(hands, spec, token, step.client)
     recorded = {record.instance: record for record in hands.store.records_of(spec.uid)}
     openers = _storage(hands).openers(spec)
     victims = frozenset((set(recorded) | openers.instances) - set(mine.instances))
@@ -206,7 +208,7 @@ def _refuse_live_victims(victims: frozenset[Instance], spec: ImageSpec, hands: H
 
 
 def _refresh_hold(step: words.RefreshHold, hands: Hands) -> None:
-    mine, records = _mine(hands, step.spec, step.token)
+    mine, records = _mine(hands, step.spec, step.token, hands.kernel.anchor_instance())
     old = [r for r in hands.store.records_of(step.spec.uid) if r.token == step.token and r.node == hands.node]
     hands.store.add_records(step.spec.uid, step.token, records)
     _storage(hands).refresh(step.spec, mine)

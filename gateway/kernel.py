@@ -114,9 +114,15 @@ class NodeKernel:
         """The client instance that maps made now will have."""
         return self._anchor().instance
 
-    def map_image(self, spec: ImageSpec) -> None:
-        """Map the image on the anchor's client, which first waits for the newest osdmap."""
-        mapping = self._krbd.map_image(spec.name, self._kernel_client(), self._anchor())
+    def map_image(self, spec: ImageSpec, client: Instance) -> None:
+        """Map the image on the anchor's client, which must be that instance, and first waits for the newest osdmap."""
+        anchor = self._anchor()
+        if anchor.instance != client:
+            raise Inconsistent(
+                f"image {spec.name} was taken for the client {client}, and this node's is {anchor.instance} by now:"
+                " taking it anew"
+            )
+        mapping = self._krbd.map_image(spec.name, self._kernel_client(), anchor)
         if not mapping.is_of(spec):
             self._krbd.unmap(mapping.number)
             raise Inconsistent(
@@ -136,16 +142,21 @@ class NodeKernel:
         if wrong:
             raise Inconsistent(f"image {spec.name} was not built as its spec demands: {'; '.join(wrong)}")
 
-    def open_path(self, spec: ImageSpec, path: ImagePath) -> None:
-        """Address behind the cut, portal, enable, lift the cut, announce: nobody meets an address that refuses."""
+    def open_path(self, spec: ImageSpec, path: ImagePath, permit: Callable[[], None]) -> None:
+        """Cut, portal, enable, address, lift the cut, announce: nobody meets an address that refuses.
+
+        `permit` raises if the tenure does not cover this any more. It is asked after all that can wait, right before
+        the address answers: the wait for the lock alone can be longer than the tenure that was left.
+        """
         view = self._known_view()
         interface = network.observe(view.settings, frozenset({path.address})).networks.get(path.network)
         if interface is None:
             raise NotFound(f"no interface of this node has an address in network {path.network}")
         network.cut({path.address})
-        network.add_address(interface.name, path.address)
         with self.lock.held(self._timers.lock_bound):
             lio.open_portal(spec.identity.iqn, path)
+        permit()
+        network.add_address(interface.name, path.address)
         network.uncut({path.address})
         self.announce(path.address)
         self.on_address(path.address)

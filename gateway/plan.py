@@ -208,8 +208,8 @@ class _Planner:
         opened = [OpenPath(spec, w.path, token) for w in self._wishes(spec) if w.down_because is None]
         return (
             *self._withdraw(spec),
-            TakeHold(spec, token),
-            Map(spec),
+            TakeHold(spec, token, self.anchor.instance),
+            Map(spec, token, self.anchor.instance),
             Build(spec, DeviceName(spec.uid, token)),
             *opened,
             *self._finish_move(spec),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.model import Address, FenceIntent, HolderRecord, ImageSpec, Iqn, Path
+from gateway.model import Address, FenceIntent, HolderRecord, ImageSpec, Instance, Iqn, Path
 from gateway.observed import DeviceName
 
 
@@ -73,17 +73,23 @@ class Claim:
 
 @dataclass(frozen=True)
 class TakeHold:
-    """Fence whoever may have the image open, record this node's instances, and swap the header's holder to them."""
+    """Fence whoever may have the image open, record this node's instances, and swap the header's holder to them.
+
+    `client` is the kernel's instance that the image will be mapped with.
+    """
 
     spec: ImageSpec
     token: int
+    client: Instance
 
 
 @dataclass(frozen=True)
 class Map:
-    """Map the image with the node's present client instance."""
+    """Map the image with the client instance that `TakeHold` put on record, and with no other."""
 
     spec: ImageSpec
+    token: int
+    client: Instance
 
 
 @dataclass(frozen=True)

@@ -148,11 +148,13 @@ class FakeKernel:
             raise NotFound("no anchor")
         return anchor.instance
 
-    def map_image(self, spec: ImageSpec) -> None:
-        """Map an image on the anchor's client; it must have been taken first."""
+    def map_image(self, spec: ImageSpec, client: Instance) -> None:
+        """Map an image on the anchor's client, if that is this one; it must have been taken first."""
         self.before("map_image")
         anchor = anchor_of(self.state, self.settings_pool)
         assert anchor is not None
+        if anchor.instance != client:
+            raise Inconsistent(f"{spec.name} was taken for {client}")
         holder = self.pool.holders.get(spec.uid)
         if holder is None or anchor.instance not in holder.instances:
             raise AssertionError(f"{spec.name} is mapped by {anchor.instance} before the header names it")
@@ -174,15 +176,16 @@ class FakeKernel:
         self.before("build halfway")
         self._set(targets=(*self.state.targets, Target(spec.identity.iqn, tpgs)))
 
-    def open_path(self, spec: ImageSpec, path: Path) -> None:
-        """Address, portal, enable."""
+    def open_path(self, spec: ImageSpec, path: Path, permit: Callable[[], None]) -> None:
+        """Cut, portal, enable, address, no cut."""
         self.before("open_path")
         interface = self.state.networks[path.network]
         self._set(cuts=self.state.cuts | {path.address})
-        self._set(addresses={**self.state.addresses, path.address: interface.name})
-        self.before("open_path halfway")
         portals = frozenset({Portal(path.address, path.port)})
         self._tpg(spec, path.tag, lambda tpg: replace(tpg, enabled=True, portals=portals))
+        permit()
+        self._set(addresses={**self.state.addresses, path.address: interface.name})
+        self.before("open_path halfway")
         self._set(cuts=self.state.cuts - {path.address})
 
     def nudge(self, connection: Connection) -> None:

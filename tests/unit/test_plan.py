@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.apply import Hands, apply
-from gateway.errors import FenceUnconfirmed, RbdgateError, TenureOver
+from gateway.errors import FenceUnconfirmed, Inconsistent, RbdgateError, TenureOver
 from gateway.model import (
     ClusterSettings,
     ClusterView,
@@ -28,9 +28,9 @@ from gateway.model import (
     NodeState,
     Path,
 )
-from gateway.observed import Interface, Kernel
+from gateway.observed import DeviceName, Interface, Kernel
 from gateway.plan import Me, Situation, anchor_of, export_of, path_is_up, plan, plan_nothing
-from gateway.steps import Claim, Cut, Map, OpenPath, TakeHold
+from gateway.steps import Build, Claim, Cut, Map, OpenPath, TakeHold
 from tests.fakes.cluster import FakeStore
 from tests.fakes.node import FakeKernel, FakePool, FakeStorage
 
@@ -353,15 +353,53 @@ def test_the_order_of_a_takeover_is_take_map_build_open() -> None:
 
 
 def test_no_step_starts_to_serve_after_the_tenure() -> None:
-    """TakeHold and OpenPath are refused when the tenure does not cover the claim."""
+    """Whatever takes, maps, builds or opens is refused when the tenure does not cover the claim."""
     store, _pool, (node,) = world(nodes=1)
     node.settle()
     node.serving = False
-    spec = spec_of(1)
+    spec, client = spec_of(1), node.kernel.anchor_instance()
     hands = Hands(node.name, node.lease, store, node.storage, node.kernel, node.permit)
-    for step in (TakeHold(spec, 1), OpenPath(spec, spec.paths[0], 1)):
+    starting = (
+        TakeHold(spec, 1, client),
+        Map(spec, 1, client),
+        Build(spec, DeviceName(spec.uid, 1)),
+        OpenPath(spec, spec.paths[0], 1),
+    )
+    for step in starting:
         with pytest.raises(TenureOver):
             apply(step, hands)
+
+
+def test_a_path_whose_tenure_ends_on_the_way_does_not_answer() -> None:
+    """The tenure is asked once more after all that can wait, before the address is there."""
+    store, _pool, (node,) = world(nodes=1)
+    node.settle()
+    spec = spec_of(1)
+    address = spec.paths[0].address
+    token = store.state.claims[spec.uid].token
+    node.kernel.cut(frozenset({address}))
+    node.kernel.remove_addresses(frozenset({address}))
+    asked = iter((True, False))
+    hands = Hands(node.name, node.lease, store, node.storage, node.kernel, lambda *_: next(asked))
+    with pytest.raises(TenureOver):
+        apply(OpenPath(spec, spec.paths[0], token), hands)
+    assert address not in node.kernel.state.addresses
+    assert address in node.kernel.state.cuts
+
+
+def test_an_image_is_mapped_with_the_client_on_record_only() -> None:
+    """A client that came anew between the taking and the mapping is not what others would fence."""
+    store, _pool, (node,) = world(nodes=1)
+    node.settle()
+    spec, old = spec_of(1), node.kernel.anchor_instance()
+    token = store.state.claims[spec.uid].token
+    node.withdraw()
+    node.kernel.map_anchor(7)
+    hands = Hands(node.name, node.lease, store, node.storage, node.kernel, node.permit)
+    apply(TakeHold(spec, token, old), hands)
+    with pytest.raises(Inconsistent):
+        apply(Map(spec, token, old), hands)
+    assert not node.kernel.state.mappings_of(spec)
 
 
 def test_a_live_victim_is_an_unconfirmed_fence() -> None:
@@ -374,7 +412,7 @@ def test_a_live_victim_is_an_unconfirmed_fence() -> None:
     claim = store.claim(spec, 5, nodes[1].name, nodes[1].lease)
     hands = Hands(nodes[1].name, nodes[1].lease, store, nodes[1].storage, nodes[1].kernel, nodes[1].permit)
     with pytest.raises(FenceUnconfirmed, match="gw1"):
-        apply(TakeHold(spec, claim.token), hands)
+        apply(TakeHold(spec, claim.token, nodes[1].kernel.anchor_instance()), hands)
     assert uid in pool.holders
 
 
