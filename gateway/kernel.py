@@ -132,7 +132,7 @@ class NodeKernel:
 
     def build(self, spec: ImageSpec, device: DeviceName) -> None:
         """Build the export with nothing enabled, then compare what is read back with the spec."""
-        mapping = next((m for m in self._krbd.mappings() if m.is_of(spec)), None)
+        mapping = next((m for m in self._krbd.mappings() if m.serves(spec)), None)
         if mapping is None:
             raise NotFound(f"image {spec.name} is not mapped on this node")
         with self.lock.held(self._timers.lock_bound):

@@ -122,6 +122,11 @@ class Mapping:
         here = (self.pool, self.namespace, self.image_id)
         return here == (spec.name.pool, spec.name.namespace, spec.image_id)
 
+    def serves(self, spec: ImageSpec) -> bool:
+        """Whether we made this mapping to export the spec's image; an administrator's own, or a snapshot's, is left
+        alone: it has a client of its own, which a takeover fences if it watches the image."""
+        return self.generation is not None and not self.read_only and self.is_of(spec)
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -158,5 +163,5 @@ class Kernel:
         return next((target for target in self.targets if target.iqn == iqn), None)
 
     def mappings_of(self, spec: ImageSpec) -> tuple[Mapping, ...]:
-        """Every mapping of the spec's image."""
-        return tuple(mapping for mapping in self.mappings if mapping.is_of(spec))
+        """Every mapping of ours of the spec's image."""
+        return tuple(mapping for mapping in self.mappings if mapping.serves(spec))

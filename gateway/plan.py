@@ -293,7 +293,7 @@ class _Planner:
             self.reasons[uid] = "no image of that uid is known, and this node holds no claim for it"
         for mapping in self.kernel.mappings:
             stray = mapping.generation is not None and mapping.dev_path not in spoken_for and not _is_anchor(mapping)
-            if stray and not any(mapping.is_of(spec) for spec in self.view.images.values()):
+            if stray and not any(mapping.serves(spec) for spec in self.view.images.values()):
                 self.images[f"rbd{mapping.number}"] = (Unmap(mapping.number),)
                 self.reasons[f"rbd{mapping.number}"] = "mapped by us, and no known image of ours"
         self.cut |= set(self.kernel.addresses) - self._addresses_in_use(known)

@@ -387,6 +387,23 @@ def test_a_path_whose_tenure_ends_on_the_way_does_not_answer() -> None:
     assert address in node.kernel.state.cuts
 
 
+def test_a_mapping_made_by_hand_is_left_alone() -> None:
+    """An administrator's snapshot or second mapping on a gateway is neither unmapped nor a reason to export anew."""
+    _store, _pool, (node,) = world(nodes=1)
+    node.settle()
+    spec = spec_of(1)
+    (ours,) = node.kernel.state.mappings_of(spec)
+    by_hand = replace(ours, number=70, options={}, instance=Instance("10.0.0.1:0/77"))
+    snapshot = replace(by_hand, number=71, read_only=True)
+    node.kernel.state = replace(node.kernel.state, mappings=(by_hand, snapshot, *node.kernel.state.mappings))
+    assert plan(node.situation()).empty
+    node.withdraw()
+    assert {mapping.number for mapping in node.kernel.state.mappings} == {70, 71}
+    node.settle()
+    assert node.kernel.state.devices[0].dev_path not in ("/dev/rbd70", "/dev/rbd71")
+    assert node.serves(spec)
+
+
 def test_an_image_is_mapped_with_the_client_on_record_only() -> None:
     """A client that came anew between the taking and the mapping is not what others would fence."""
     store, _pool, (node,) = world(nodes=1)
