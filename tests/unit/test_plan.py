@@ -28,7 +28,7 @@ from gateway.model import (
     NodeState,
     Path,
 )
-from gateway.observed import DeviceName, Interface, Kernel
+from gateway.observed import DeviceName, Interface, Kernel, Portal, Target, Tpg
 from gateway.plan import Me, Situation, anchor_of, export_of, path_is_up, plan, plan_nothing
 from gateway.steps import Build, Claim, Cut, Map, OpenPath, TakeHold
 from tests.fakes.cluster import FakeStore
@@ -402,6 +402,19 @@ def test_a_mapping_made_by_hand_is_left_alone() -> None:
     node.settle()
     assert node.kernel.state.devices[0].dev_path not in ("/dev/rbd70", "/dev/rbd71")
     assert node.serves(spec)
+
+
+def test_a_foreign_target_of_the_same_name_cuts_nothing() -> None:
+    """An image adopted while its former target still runs here: the node's own address is that target's portal."""
+    _store, _pool, (node,) = world(nodes=1)
+    own = Portal(ipaddress.ip_address("192.0.2.1"), 3260)
+    tpg = Tpg(1, enabled=True, device=None, portals=frozenset({own}), initiators={}, settings={})
+    foreign = Target(spec_of(1).identity.iqn, (tpg,))
+    node.kernel.state = replace(node.kernel.state, targets=(foreign,))
+    decided = plan(node.situation())
+    assert not any(isinstance(step, Cut) for step in decided.first)
+    node.store.claim(spec_of(1), 5, node.name, node.lease)
+    assert not any(isinstance(step, Cut) for step in plan(node.situation()).first)
 
 
 def test_an_image_is_mapped_with_the_client_on_record_only() -> None:
