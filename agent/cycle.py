@@ -26,7 +26,7 @@ from gateway.observed import Kernel
 from gateway.plan import Me, Situation, export_of, path_is_up, path_wishes, plan, plan_nothing
 from gateway.profile import differences
 from gateway.report import ImageReport, NodeReport, PathReport
-from gateway.steps import Claim, Plan, Step
+from gateway.steps import Claim, Cut, Plan, Step
 from gateway.timers import Timers
 
 log = structlog.get_logger("cycle")
@@ -83,7 +83,7 @@ class Cycle:
         self._unclaimed_since: dict[str, float] = {}
         self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
         self._blocklist_checked = 0.0
-        self._published: bytes | None = None
+        self._published: tuple[int, bytes] | None = None
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -135,8 +135,8 @@ class Cycle:
                 busy=busy,
             )
             turn = Turn(view, kernel, plan(situation))
-            self._tell_connections(view, kernel)
         self._carry_out(turn)
+        self._tell_connections(turn)
         self._check_blocklist(turn)
         self._report(turn)
         return turn
@@ -165,15 +165,23 @@ class Cycle:
         hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, boottime()))
         for step in turn.plan.first:
             log.info("step", step=type(step).__name__, all=True)
-            apply(step, hands)
+            try:
+                apply(step, hands)
+            except RbdgateError as error:
+                if not isinstance(step, Cut):
+                    raise
+                log.warning("not cut; the addresses go off all the same", error=str(error))
         for key, steps in turn.plan.images.items():
             spec = turn.view.spec_of(key) if turn.view else None
             name = str(spec.name) if spec else key
             if self._workers.submit(key, partial(self._carry_out_image, name, steps, hands)):
                 log.info("planned", image=name, reason=turn.plan.reasons.get(key), steps=_words(steps))
         if not self._workers.busy():
-            for step in turn.plan.last:
-                apply(step, hands)
+            try:
+                for step in turn.plan.last:
+                    apply(step, hands)
+            except RbdgateError as error:
+                log.warning("clean-up postponed", error=str(error), kind=type(error).__name__)
 
     def _carry_out_image(self, name: str, steps: tuple[Step, ...], hands: Hands) -> None:
         for step in steps:
@@ -192,34 +200,36 @@ class Cycle:
         if steps:
             self._wake.set("image")
 
-    def _tell_connections(self, view: ClusterView, kernel: Kernel) -> None:
+    def _tell_connections(self, turn: Turn) -> None:
         """Write down who is connected to what is exported here, so that a taker can nudge them.
 
         Only what changed since it was last written is written; a failure costs a nudge, nothing else.
         """
-        lease = self._membership.tenure.lease
-        held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == lease}
+        tenure = self._membership.tenure
+        if turn.view is None or not tenure.runs(boottime()):
+            return
+        held = {uid: claim.token for uid, claim in turn.view.claims.items() if claim.lease == tenure.lease}
         self._told = {uid: told for uid, told in self._told.items() if held.get(uid) == told[0]}
-        for spec in view.images.values():
-            if spec.uid not in held or kernel.target(spec.identity.iqn) is None:
+        for spec in turn.view.images.values():
+            if spec.uid not in held or turn.kernel.target(spec.identity.iqn) is None:
                 continue
-            now = (held[spec.uid], self._observer.connections(spec))
-            if now[1] and self._told.get(spec.uid) != now:
-                try:
+            try:
+                now = (held[spec.uid], self._observer.connections(spec))
+                if now[1] and self._told.get(spec.uid) != now:
                     self._membership.store.write_connections(spec.uid, *now)
-                except RbdgateError as error:
-                    log.warning("connections not written", image=str(spec.name), error=str(error))
-                    return
-                self._told[spec.uid] = now
+                    self._told[spec.uid] = now
+            except RbdgateError as error:
+                log.warning("connections not told", image=str(spec.name), error=str(error))
+                return
 
     def _check_blocklist(self, turn: Turn) -> None:
         """Now and then, hold the fences on record and this node's own instances against Ceph's blocklist."""
         now = boottime()
-        if turn.view is not None and now - self._blocklist_checked >= self._timers.blocklist_check:
+        connected = self._membership.rados_instance() is not None
+        if connected and turn.view is not None and now - self._blocklist_checked >= self._timers.blocklist_check:
             self._blocklist_checked = now
-            word = turn.view.live.get(self._node)
-            own = frozenset(word.instances) if word else frozenset()
-            lease = self._membership.tenure.lease
+            word, lease = turn.view.live.get(self._node), self._membership.tenure.lease
+            own = frozenset(word.instances) if word and word.lease == lease else frozenset()
             check = partial(self._membership.check_blocklist, frozenset(turn.view.fences), own, lease)
             self._workers.submit(BLOCKLIST, check)
 
@@ -228,10 +238,10 @@ class Cycle:
             self._say("the tenure is over; withdrawing")
             return
         report = self._node_report(turn.view, turn.kernel)
-        value = report.to_json()
+        value = (self._membership.tenure.lease, report.to_json())
         if value != self._published:
             try:
-                self._membership.publish(value)
+                self._membership.publish(value[1])
             except RbdgateError as error:
                 log.warning("report not published", error=str(error))
                 return

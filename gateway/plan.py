@@ -252,7 +252,7 @@ class _Planner:
         """Steps that leave nothing of the image on this node; its addresses join this turn's cut."""
         targets = _targets_of(spec.uid, self.kernel, spec.identity.iqn)
         mappings = self.kernel.mappings_of(spec)
-        # A target of another tool's under this name can have the node's own address as a portal: that is not ours to cut.
+        # A target of another tool's under this name can have the node's own address as a portal: not ours to cut.
         self.cut |= _portal_addresses(_targets_of(spec.uid, self.kernel))
         self.cut |= {path.address for path in spec.paths if path.address in self.kernel.addresses}
         steps: list[Step] = []

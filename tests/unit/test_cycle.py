@@ -11,6 +11,7 @@ import pytest
 from agent import cycle as cycle_module
 from agent.clock import boottime
 from gateway.errors import KernelRefused
+from gateway.model import Connection, parse_address
 from gateway.plan import Situation, plan, plan_nothing
 from gateway.report import ImageState, NodeReport, image_statuses
 from gateway.steps import Cut, Plan
@@ -174,3 +175,77 @@ def test_without_a_guard_nothing_is_served(member: Member) -> None:
     member.guard_sign = 0.0
     member.settle()
     assert state_of(member)[0] is ImageState.SERVING
+
+
+def test_a_new_lease_has_a_report(tmp_path: Path) -> None:
+    """A report goes with its lease: under the next one it is written again, though not a word of it changed."""
+    made = Member(Cluster(NETWORKS, ()), "gw1", tmp_path)
+    made.start()
+    made.settle()
+    before = told(made)
+    made.cluster.now += 100
+    made.membership.prove()
+    made.settle()
+    assert told(made) == before
+    made.stop()
+
+
+def test_connections_are_told_and_what_cannot_be_told_stops_nothing(member: Member) -> None:
+    """Who is connected is written down for a taker; a kernel that does not say costs only that."""
+    portal, peer = SPEC.paths[0].address, parse_address("10.1.0.9")
+    member.kernel.connected = (Connection(portal, 3260, peer, 40000),)
+    member.turn()
+    assert member.cluster.store.connections_of(SPEC.uid) == member.kernel.connected
+    member.kernel.failure = KernelRefused("no sock_diag")
+    address = SPEC.paths[1].address
+    member.kernel.cut(frozenset({address}))
+    member.kernel.remove_addresses(frozenset({address}))
+    member.settle()
+    assert address in member.kernel.state.addresses
+
+
+def test_a_failed_cut_does_not_keep_addresses_on(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the kernel takes no drop rule, the addresses go off all the same, and everything after them."""
+
+    def refuse(addresses: object) -> None:
+        raise KernelRefused("no policy rules")
+
+    def remove(addresses: object) -> None:
+        member.kernel.state = replace(member.kernel.state, addresses={})
+
+    monkeypatch.setattr(member.kernel, "cut", refuse)
+    monkeypatch.setattr(member.kernel, "remove_addresses", remove)
+    later(monkeypatch, 60)
+    for _ in range(4):
+        member.turn()
+    assert member.empty
+
+
+def test_a_clean_up_that_fails_is_only_postponed(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left to tidy does not keep a turn from its report."""
+
+    def refuse(addresses: object) -> None:
+        raise KernelRefused("busy")
+
+    monkeypatch.setattr(member.kernel, "uncut", refuse)
+    member.kernel.cut(frozenset({parse_address("10.1.0.150")}))
+    turn = member.turn()
+    assert turn is not None
+    assert turn.plan.last
+
+
+def test_the_blocklist_is_looked_at_as_soon_as_there_is_a_connection(tmp_path: Path) -> None:
+    """A node that was fenced while its agent was away learns so at the first turn with a connection to RADOS."""
+    made = Member(Cluster(NETWORKS, (SPEC,)), "gw1", tmp_path)
+    made.start()
+    made.settle()
+    made.cluster.pool.blocklist.add(made.kernel.anchor_instance())
+    made.stop()
+    reason, made.link.reason = made.link.reason, "connecting"
+    assert made.start()
+    made.turn()
+    assert made.membership.tenure.runs(boottime())
+    made.link.reason = reason
+    made.turn()
+    assert not made.membership.tenure.runs(boottime())
+    made.stop()
