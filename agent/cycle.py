@@ -17,15 +17,14 @@ import structlog
 from agent.clock import boottime
 from agent.membership import Membership, NotYet
 from agent.notify import notify
+from agent.reporting import Seen, node_report
 from agent.wakeups import Wake
 from agent.workers import Workers
 from gateway.apply import Hands, apply
 from gateway.errors import Blocklisted, RbdgateError, TenureOver
 from gateway.model import ClusterView, Connection, ImageSpec, Label
-from gateway.observed import Kernel
-from gateway.plan import Me, Situation, export_of, path_is_up, path_wishes, plan, plan_nothing
-from gateway.profile import differences
-from gateway.report import ImageReport, NodeReport, PathReport
+from gateway.observed import ANCHOR, Kernel
+from gateway.plan import Me, Situation, plan, plan_nothing
 from gateway.steps import Claim, Cut, Plan, Step
 from gateway.timers import Timers
 
@@ -84,6 +83,7 @@ class Cycle:
         self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
         self._blocklist_checked = 0.0
         self._published: tuple[int, bytes] | None = None
+        self._said = self._unread = ""
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -118,12 +118,12 @@ class Cycle:
         except NotYet as reason:
             turn = Turn(view, kernel, plan_nothing(kernel) if reason.withdraw else Plan((), {}, (), {}))
             self._carry_out(turn)
-            self._say(f"not serving: {reason}")
+            self._say(f"not serving: {reason}" + (f" ({self._unread})" if view is None else ""))
             return turn
         if not self._membership.tenure.runs(boottime()):
             turn = Turn(view, kernel, plan_nothing(kernel))
         elif view is None:
-            self._say("etcd does not answer; serving what is held while the tenure runs")
+            self._say(f"serving what is held while the tenure runs: {self._unread}")
             return None
         else:
             situation = Situation(
@@ -135,6 +135,7 @@ class Cycle:
                 busy=busy,
             )
             turn = Turn(view, kernel, plan(situation))
+            self._workers.forget_failures_but({*turn.plan.images, *busy, BLOCKLIST})
         self._carry_out(turn)
         self._tell_connections(turn)
         self._check_blocklist(turn)
@@ -146,6 +147,7 @@ class Cycle:
             return self._membership.store.view()
         except RbdgateError as error:
             log.warning("etcd not read", error=str(error), kind=type(error).__name__)
+            self._unread = str(error)
             return None
 
     def _me(self) -> Me:
@@ -237,7 +239,15 @@ class Cycle:
         if turn.view is None:
             self._say("the tenure is over; withdrawing")
             return
-        report = self._node_report(turn.view, turn.kernel)
+        seen = Seen(
+            view=turn.view,
+            kernel=turn.kernel,
+            lease=self._membership.tenure.lease,
+            guarded=self._guarded(),
+            error=self._workers.error,
+            obstacle=self._obstacle(),
+        )
+        report = node_report(self._node, self._version, seen)
         value = (self._membership.tenure.lease, report.to_json())
         if value != self._published:
             try:
@@ -248,29 +258,17 @@ class Cycle:
             self._published = value
         self._say(report.sentence)
 
-    def _node_report(self, view: ClusterView, kernel: Kernel) -> NodeReport:
-        held = {u: c.token for u, c in view.claims.items() if c.lease == self._membership.tenure.lease}
-        images = []
-        for uid, token in sorted(held.items()):
-            spec = view.spec_of(uid)
-            error = self._workers.error(uid) or ""
-            if spec is None:
-                images.append(ImageReport(uid, token, bool(kernel.devices_of(uid)), (), "its spec cannot be read"))
-                continue
-            export = export_of(spec, token, kernel)
-            applied = view.revisions[spec.name] if export is not None and not differences(spec, *export) else 0
-            paths = tuple(
-                PathReport(w.path.tag, up, "" if up else (w.down_because or error or "being brought up"))
-                for w in path_wishes(spec, kernel, guarded=self._guarded())
-                for up in (path_is_up(spec, w.path, kernel),)
-            )
-            images.append(ImageReport(uid, token, export is not None, paths, error, applied))
-        served = sum(1 for image in images if image.exported and all(path.up for path in image.paths))
-        sentence = f"holds {len(images)} of {len(view.images)} images, {served} with all paths up"
-        return NodeReport(self._node, self._version, sentence, tuple(images))
+    def _obstacle(self) -> str:
+        """Why this node takes nothing now, in one sentence; empty if it would."""
+        if not self._guarded():
+            return "the guard (rbdgate-guard.service) is not running"
+        return self._membership.storage_obstacle() or self._workers.error(ANCHOR) or ""
 
     def _say(self, sentence: str) -> None:
         notify(STATUS=sentence)
+        if sentence != self._said:
+            log.info("turn", sentence=sentence)
+            self._said = sentence
 
 
 def _words(steps: tuple[Step, ...]) -> str:

@@ -16,7 +16,7 @@ from agent.keeper import LeaseKeeper, LeaseStore
 from agent.storage import StorageLink
 from agent.tenure import RuntimeDirectory, Tenure
 from gateway.apply import Hands, KernelDoor
-from gateway.errors import AlreadyExists, NotFound, RbdgateError
+from gateway.errors import AlreadyExists, NotFound, RbdgateError, StorageUnavailable
 from gateway.model import ClusterView, Instance, Label, LiveNode
 from gateway.observed import Kernel
 from gateway.plan import anchor_of, plan_nothing
@@ -117,6 +117,14 @@ class Membership:
     def rados_instance(self) -> Instance | None:
         """The instance of this node's RADOS client, if it is connected."""
         return self._link.instance
+
+    def storage_obstacle(self) -> str | None:
+        """Why there is no connection to RADOS; None if there is one."""
+        try:
+            self._link.connected()
+        except StorageUnavailable as error:
+            return str(error)
+        return None
 
     def hands(self, permit: Callable[[str, int], bool]) -> Hands:
         """What this turn's steps work with."""

@@ -8,7 +8,7 @@ for. A failure is remembered for the report and postpones that image's next try,
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import structlog
@@ -72,6 +72,11 @@ class Workers:
         with self._lock:
             failure = self._failures.get(key)
         return failure.reason if failure else None
+
+    def forget_failures_but(self, keys: Set[str]) -> None:
+        """Forget the failures of all other keys: nothing is to be done for them any more, so nothing is wrong."""
+        with self._lock:
+            self._failures = {key: failure for key, failure in self._failures.items() if key in keys}
 
     def next_retry(self, now: float, longest: float) -> float:
         """Seconds until the first postponed key may be tried again."""

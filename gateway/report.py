@@ -55,12 +55,13 @@ class ImageReport:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node last said: the one sentence of its last turn, and its images."""
+    """What a node last said: the one sentence of its last turn, its images, and why it takes no others, if so."""
 
     node: Label
     version: str
     sentence: str
     images: tuple[ImageReport, ...]
+    obstacle: str = ""
 
     def to_json(self) -> bytes:
         """The report as the value of `status/<node>`."""
@@ -76,7 +77,7 @@ class NodeReport:
             for image in self.images
         ]
         report = {"node": str(self.node), "version": self.version, "sentence": self.sentence, "images": images}
-        return json.dumps(report, separators=(",", ":")).encode()
+        return json.dumps(report | {"obstacle": self.obstacle}, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, value: bytes) -> NodeReport:
@@ -96,7 +97,8 @@ class NodeReport:
                 )
                 for image in report["images"]
             )
-            return cls(Label(str(report["node"])), str(report["version"]), str(report["sentence"]), images)
+            obstacle = str(report.get("obstacle", ""))
+            return cls(Label(str(report["node"])), str(report["version"]), str(report["sentence"]), images, obstacle)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"a node's status is no report of ours: {error!r}") from None
 
@@ -195,6 +197,8 @@ def _image_status(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, No
         None,
     )
     state, reason = _state(view, spec, holder, report)
+    if state is ImageState.UNCLAIMED:
+        reason = _why_unclaimed(view, spec, reports)
     told = {path.tag: path for path in report.paths} if report and report.exported else {}
     paths = []
     for path in spec.paths:
@@ -221,6 +225,15 @@ def _image_status(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, No
     )
 
 
+def _why_unclaimed(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> str:
+    order = candidates(view, spec)
+    if not order:
+        return "no active node is live"
+    obstacles = {candidate.node: reports[candidate.node].obstacle for candidate in order if candidate.node in reports}
+    told = [f"{node} takes nothing: {obstacle}" for node, obstacle in obstacles.items() if obstacle]
+    return "; ".join([f"next is {order[0].reason}", *told])
+
+
 def _state(
     view: ClusterView, spec: ImageSpec, holder: Label | None, report: ImageReport | None
 ) -> tuple[ImageState, str]:
@@ -229,8 +242,7 @@ def _state(
     if spec.deleting:
         return ImageState.DELETING, f"{holder} still has to let it go" if holder else "run `image delete` to finish"
     if holder is None:
-        order = candidates(view, spec)
-        return ImageState.UNCLAIMED, f"next is {order[0].reason}" if order else "no active node is live"
+        return ImageState.UNCLAIMED, ""
     if report is None:
         return ImageState.STARTING, f"{holder} has just claimed it"
     if not report.exported:

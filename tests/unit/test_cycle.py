@@ -10,7 +10,7 @@ import pytest
 
 from agent import cycle as cycle_module
 from agent.clock import boottime
-from gateway.errors import KernelRefused
+from gateway.errors import KernelRefused, StorageUnavailable, StoreUnavailable
 from gateway.model import Connection, parse_address
 from gateway.plan import Situation, plan, plan_nothing
 from gateway.report import ImageState, NodeReport, image_statuses
@@ -249,3 +249,49 @@ def test_the_blocklist_is_looked_at_as_soon_as_there_is_a_connection(tmp_path: P
     made.turn()
     assert not made.membership.tenure.runs(boottime())
     made.stop()
+
+
+def test_a_node_that_takes_nothing_says_why(tmp_path: Path) -> None:
+    """Without RADOS nothing is claimed, and the status of the image nobody serves names the reason."""
+    made = Member(Cluster(NETWORKS, (SPEC,)), "gw1", tmp_path)
+    made.link.reason = "no monitor answers"
+    made.start()
+    for _ in range(4):
+        made.turn()
+    assert made.cluster.store.view().claims == {}
+    assert "no monitor answers" in told(made).sentence
+    state, reason = state_of(made)
+    assert state is ImageState.UNCLAIMED
+    assert "no monitor answers" in reason
+    made.stop()
+
+
+def test_a_failure_that_is_over_is_not_told_any_more(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image at rest has no error, whatever its last steps met."""
+    address = SPEC.paths[0].address
+
+    def refuse(spec: object, path: object, permit: object) -> None:
+        raise StorageUnavailable("later")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(member.kernel, "open_path", refuse)
+        member.kernel.cut(frozenset({address}))
+        addresses = dict(member.kernel.state.addresses)
+        member.turn()
+        assert "later" in state_of(member)[1] or "later" in str(member.workers.error(SPEC.uid))
+    member.kernel.state = replace(member.kernel.state, cuts=frozenset(), addresses=addresses)
+    member.settle()
+    assert state_of(member) == (ImageState.SERVING, "")
+
+
+def test_an_unreadable_cluster_is_told_as_such(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What etcd said is what the node says: damaged settings are no etcd that does not answer."""
+    said: list[str] = []
+    monkeypatch.setattr("agent.cycle.notify", lambda **words: said.append(words.get("STATUS", "")))
+
+    def fail() -> None:
+        raise StoreUnavailable("no etcd member answered in time, the last one was etcd7")
+
+    monkeypatch.setattr(member.cluster.store, "view", fail)
+    assert member.turn() is None
+    assert "etcd7" in said[-1]

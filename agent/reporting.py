@@ -1,0 +1,53 @@
+"""What a node says of itself after a turn, from what the turn saw. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.model import ClusterView, ImageSpec, Label
+from gateway.observed import Kernel
+from gateway.plan import export_of, path_is_up, path_wishes
+from gateway.profile import differences
+from gateway.report import ImageReport, NodeReport, PathReport
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a report rests on: `error` tells an image's last failure, `obstacle` why this node takes nothing now."""
+
+    view: ClusterView
+    kernel: Kernel
+    lease: int
+    guarded: bool
+    error: Callable[[str], str | None]
+    obstacle: str
+
+
+def node_report(node: Label, version: str, seen: Seen) -> NodeReport:
+    """The report on everything held under the lease."""
+    held = {uid: claim.token for uid, claim in seen.view.claims.items() if claim.lease == seen.lease}
+    images = tuple(_image_report(uid, token, seen) for uid, token in sorted(held.items()))
+    served = sum(1 for image in images if image.exported and all(path.up for path in image.paths))
+    sentence = f"holds {len(images)} of {len(seen.view.images)} images, {served} with all paths up"
+    if seen.obstacle:
+        sentence += f"; takes nothing: {seen.obstacle}"
+    return NodeReport(node, version, sentence, images, seen.obstacle)
+
+
+def _image_report(uid: str, token: int, seen: Seen) -> ImageReport:
+    spec = seen.view.spec_of(uid)
+    if spec is None:
+        return ImageReport(uid, token, bool(seen.kernel.devices_of(uid)), (), "its spec cannot be read")
+    export = export_of(spec, token, seen.kernel)
+    error = seen.error(uid) or ("" if export else seen.obstacle)
+    applied = seen.view.revisions[spec.name] if export is not None and not differences(spec, *export) else 0
+    return ImageReport(uid, token, export is not None, _paths(spec, error, seen), error, applied)
+
+
+def _paths(spec: ImageSpec, error: str, seen: Seen) -> tuple[PathReport, ...]:
+    return tuple(
+        PathReport(wish.path.tag, up, "" if up else (wish.down_because or error or "being brought up"))
+        for wish in path_wishes(spec, seen.kernel, guarded=seen.guarded)
+        for up in (path_is_up(spec, wish.path, seen.kernel),)
+    )
