@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -22,6 +23,7 @@ from agent.tenure import RuntimeDirectory
 from agent.workers import Workers
 from gateway.errors import RbdgateError, Stuck
 from gateway.kernel import NodeKernel
+from gateway.model import Address
 from gateway.observed import Kernel
 from gateway.plan import plan_nothing
 from gateway.steps import Step, Teardown, Uncut, Unmap, UnmapAnchor
@@ -34,6 +36,22 @@ SIGN_PERIOD = 1.0
 
 LOOK_AGAIN = 5.0
 """How often a node that may not serve and holds nothing is looked at again, in seconds."""
+
+
+class Portals(Protocol):
+    """What the last act needs of the kernel."""
+
+    def portal_addresses(self) -> frozenset[Address]:
+        """The portal addresses of ours on this node."""
+        ...
+
+    def cut(self, addresses: frozenset[Address]) -> None:
+        """Let no packet leave from these addresses any more."""
+        ...
+
+    def remove_addresses(self, addresses: frozenset[Address]) -> None:
+        """Take these addresses off."""
+        ...
 
 
 class Guard:
@@ -77,8 +95,7 @@ class Guard:
 
     def look(self, now: float) -> None:
         """One look at the tenure, and one act of withdrawal if it is over."""
-        tenure = self._runtime.read_tenure(self._boot_id)
-        if tenure is not None and now < tenure.end + self._timers.guard_grace:
+        if self._may_serve(now):
             if self._acting:
                 log.info("tenure runs again")
                 notify(STATUS="watching")
@@ -92,13 +109,22 @@ class Guard:
             self._look_at = now + LOOK_AGAIN
             notify(STATUS="the tenure is over and nothing is served here")
 
+    def _may_serve(self, now: float) -> bool:
+        tenure = self._runtime.read_tenure(self._boot_id)
+        return tenure is not None and now < tenure.end + self._timers.guard_grace
+
     def _cut_all(self) -> None:
+        """Cut, then take the addresses off; a kernel that refuses one is asked for the other, and the rest goes on."""
         addresses = self._kernel.portal_addresses()
-        if addresses:
-            log.warning("tenure over: cutting", portals=len(addresses))
-            self._acting = True
-            self._kernel.cut(addresses)
-            self._kernel.remove_addresses(addresses)
+        if not addresses:
+            return
+        log.warning("tenure over: cutting", portals=len(addresses))
+        self._acting = True
+        for act in (self._kernel.cut, self._kernel.remove_addresses):
+            try:
+                act(addresses)
+            except RbdgateError as error:
+                log.warning("the kernel refused; going on", error=str(error), kind=type(error).__name__)
 
     def _withdraw(self, kernel: Kernel) -> bool:
         """Go on towards nothing; returns whether nothing is left."""
@@ -113,6 +139,8 @@ class Guard:
 
     def _take_down(self, key: str, steps: tuple[Step, ...]) -> None:
         for step in steps:
+            if self._may_serve(boottime()):
+                return  # the agent proved its lease meanwhile and serves again: what comes next would hit that
             log.info("step", image=key, step=type(step).__name__)
             try:
                 self._take(step)
@@ -146,11 +174,24 @@ def _is_agent(pid: int) -> bool:
     return b"rbdgate" in command
 
 
-def withdraw_once(kernel: NodeKernel, clock: Callable[[], float], bound: float) -> None:
-    """Cut every portal of this node at once and take the addresses off; the guard's unit runs this when it stops."""
+def withdraw_once(kernel: Portals, clock: Callable[[], float], bound: float) -> None:
+    """Cut every portal of this node at once and take the addresses off; the guard's unit runs this when it stops.
+
+    What the kernel refuses is tried until the bound, in seconds; the last refusal is raised.
+    """
     deadline = clock() + bound
-    addresses = kernel.portal_addresses()
-    while addresses and clock() < deadline:
-        kernel.cut(addresses)
-        kernel.remove_addresses(addresses)
-        addresses = kernel.portal_addresses()
+    while True:
+        refused: RbdgateError | None = None
+        try:
+            addresses = kernel.portal_addresses()
+            for act in (kernel.cut, kernel.remove_addresses) if addresses else ():
+                try:
+                    act(addresses)
+                except RbdgateError as error:
+                    refused = error
+            if not kernel.portal_addresses():
+                return
+        except RbdgateError as error:
+            refused = error
+        if clock() >= deadline:
+            raise refused or Stuck(f"portal addresses are still on this node after {bound:g} s")

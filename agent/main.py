@@ -17,6 +17,10 @@ from agent.clock import boot_id, boottime
 from agent.tenure import RuntimeDirectory
 from gateway.errors import RbdgateError, Refused
 from gateway.settings import Settings
+from gateway.timers import Timers
+
+DEFAULT_RUNTIME = Path("/run/rbdgate")
+"""Where agent and guard leave each other word unless the settings name another place."""
 
 CUT_BOUND = 10.0
 """How long the guard's last act may try, in seconds."""
@@ -30,11 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     _set_up_log()
     try:
+        if chosen.command == "cut":
+            return _cut(chosen.settings)
         settings = Settings.load(chosen.settings)
         runtime = RuntimeDirectory(Path(settings.runtime_directory))
         if chosen.command == "run":
             return _run_agent(settings, runtime)
-        return _run_guard(settings, runtime) if chosen.command == "guard" else _cut(settings, runtime)
+        return _run_guard(settings, runtime)
     except RbdgateError as error:
         structlog.get_logger("main").error("cannot go on", error=str(error), kind=type(error).__name__)
         return 1
@@ -95,12 +101,20 @@ def _run_guard(settings: Settings, runtime: RuntimeDirectory) -> int:
     return 0
 
 
-def _cut(settings: Settings, runtime: RuntimeDirectory) -> int:
+def _cut(settings_file: Path | None) -> int:
+    """Cut, whatever the settings file says by now: a misspelt key must not leave portals up with nobody watching."""
     from agent.guard import withdraw_once  # noqa: PLC0415
     from gateway.kernel import NodeKernel  # noqa: PLC0415
 
+    runtime, unreadable = RuntimeDirectory(DEFAULT_RUNTIME), None
+    try:
+        runtime = RuntimeDirectory(Settings.load(settings_file).runtime_directory)
+    except RbdgateError as error:
+        unreadable = error
     runtime.drop_guard_sign()
-    withdraw_once(NodeKernel(runtime.lock, settings.timers), boottime, CUT_BOUND)
+    withdraw_once(NodeKernel(runtime.lock, Timers()), boottime, CUT_BOUND)
+    if unreadable is not None:
+        raise unreadable
     return 0
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.guard import Guard
+from agent import main
+from agent.clock import boottime
+from agent.guard import Guard, withdraw_once
 from agent.tenure import RuntimeDirectory, Tenure
 from agent.workers import Workers
+from gateway.errors import KernelRefused
 from gateway.lio.lock import ConfigfsLock
-from gateway.model import Address
+from gateway.model import Address, parse_address
 from gateway.timers import Timers
 from tests.unit.test_plan import Node, spec_of, world
 
@@ -99,3 +103,78 @@ def test_a_tenure_that_runs_again_stops_the_withdrawal(watched: Watched) -> None
     before = list(watched.acts)
     watched.look(101.5)
     assert watched.acts == before
+
+
+def test_a_refused_cut_does_not_stop_the_withdrawal(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that takes no drop rule loses its addresses all the same, and then everything else."""
+    kernel = watched.node.kernel
+
+    def refuse(addresses: object) -> None:
+        raise KernelRefused("no policy rules")
+
+    def remove(addresses: object) -> None:
+        kernel.state = replace(kernel.state, addresses={})
+
+    monkeypatch.setattr(kernel, "cut", refuse)
+    monkeypatch.setattr(kernel, "remove_addresses", remove)
+    for turn in range(6):
+        watched.look(101.0 + turn * 10)
+    assert (kernel.state.devices, kernel.state.mappings, kernel.state.addresses) == ((), (), {})
+
+
+def test_a_withdrawal_under_way_stops_where_the_tenure_runs_again(watched: Watched) -> None:
+    """A step that hung does not go on to the next one under an agent that serves again."""
+
+    def proven(act: str) -> None:
+        if act == "teardown":
+            watched.runtime.write_tenure(Tenure("boot", 1, boottime() + 100, {}))
+
+    watched.node.kernel.before = proven
+    mapped = len(watched.node.kernel.state.mappings)
+    watched.look(boottime())
+    assert not watched.node.kernel.state.devices
+    assert len(watched.node.kernel.state.mappings) == mapped
+
+
+class Stubborn:
+    """A kernel that refuses the first so many acts."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals, self.addresses = refusals, frozenset({parse_address("192.0.2.10")})
+
+    def portal_addresses(self) -> frozenset[Address]:
+        """What is left."""
+        return self.addresses
+
+    def cut(self, addresses: frozenset[Address]) -> None:
+        """Refuse for as long as is left."""
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise KernelRefused("busy")
+
+    def remove_addresses(self, addresses: frozenset[Address]) -> None:
+        """The same."""
+        self.cut(addresses)
+        self.addresses = frozenset()
+
+
+def test_the_last_act_is_tried_until_its_bound() -> None:
+    """A refusal is no end, and one that lasts is told."""
+    kernel, time_left = Stubborn(5), iter(range(100))
+    withdraw_once(kernel, lambda: next(time_left), 10.0)
+    assert not kernel.addresses
+    time_left = iter(range(100))
+    with pytest.raises(KernelRefused):
+        withdraw_once(Stubborn(1000), lambda: next(time_left), 10.0)
+
+
+def test_the_last_act_needs_no_readable_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard's unit cuts with a broken settings file too, takes the sign of life back, and then complains."""
+    cut: list[object] = []
+    monkeypatch.setattr("agent.guard.withdraw_once", lambda *arguments: cut.append(arguments))
+    monkeypatch.setattr(main, "DEFAULT_RUNTIME", tmp_path)
+    RuntimeDirectory(tmp_path).write_guard_sign(1.0)
+    (tmp_path / "broken.toml").write_text("nonsense = 1")
+    assert main.main(["cut", "--settings", str(tmp_path / "broken.toml")]) == 1
+    assert cut
+    assert RuntimeDirectory(tmp_path).guard_sign() is None
