@@ -33,6 +33,9 @@ log = structlog.get_logger("cycle")
 GUARD_STALE = 5.0
 """A guard whose sign of life is older than this, in seconds, is taken for dead."""
 
+GUARD_DOUBT = 1.5
+"""How long, in seconds, a guard with a stale sign of life gets to renew it: it gives one a second."""
+
 GUARD_AGAIN = 0.3
 """How often, in seconds, an agent without a guard looks whether there is one again."""
 
@@ -83,6 +86,7 @@ class Cycle:
         self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
         self._blocklist_checked = 0.0
         self._published: tuple[int, bytes] | None = None
+        self._doubted_since: float | None = None
         self._said = self._unread = ""
         self._stop = threading.Event()
 
@@ -99,7 +103,7 @@ class Cycle:
                 turn = self.turn()
                 if turn is None or not turn.plan.empty:
                     pause = self._workers.next_retry(boottime(), pause)
-                if not self._guarded():
+                if not self._guarded() or self._doubted_since is not None:
                     pause = min(pause, GUARD_AGAIN)
             except RbdgateError as error:
                 log.warning("turn failed", error=str(error), kind=type(error).__name__)
@@ -155,8 +159,19 @@ class Cycle:
         return Me(self._node, lease, rados, self._guarded())
 
     def _guarded(self) -> bool:
-        sign = self._guard_sign()
-        return sign is not None and boottime() - sign < GUARD_STALE
+        """Whether there is a guard; a stale sign of life is doubted for a moment before it is believed.
+
+        After a pause of the whole machine the guard's sign is as old as the pause, until the guard has had its turn.
+        """
+        sign, now = self._guard_sign(), boottime()
+        if sign is None:
+            return False
+        if now - sign < GUARD_STALE:
+            self._doubted_since = None
+            return True
+        if self._doubted_since is None:
+            self._doubted_since = now
+        return now - self._doubted_since < GUARD_DOUBT
 
     def _waited(self, view: ClusterView, now: float) -> dict[str, float]:
         unclaimed = {spec.uid for spec in view.images.values()} - set(view.claims)

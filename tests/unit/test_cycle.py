@@ -295,3 +295,18 @@ def test_an_unreadable_cluster_is_told_as_such(member: Member, monkeypatch: pyte
     monkeypatch.setattr(member.cluster.store, "view", fail)
     assert member.turn() is None
     assert "etcd7" in said[-1]
+
+
+def test_a_machine_that_was_paused_gives_its_guard_a_moment(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after a pause the guard's sign is old: no path goes down for that, and all do if it stays old."""
+    member.guard_sign = boottime() - 6
+    member.turn()
+    assert member.acts == []
+    member.guard_sign = 0.0
+    member.turn()
+    member.guard_sign = boottime() - 6
+    member.turn()
+    assert member.acts == []
+    later(monkeypatch, 1.6)
+    member.turn()
+    assert "close_path" in member.acts
