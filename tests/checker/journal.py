@@ -17,7 +17,7 @@ Pure: no I/O, no clock.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 SECOND = 1_000_000  # microseconds
@@ -92,22 +92,40 @@ class History:
 
 
 def parse(lines: Iterable[str]) -> History:
-    """Read a journal; BadJournal names the first line that is wrong. A last line without its newline is left out."""
-    numbered = _complete(lines)
-    number, line = next(numbered, (1, ""))
-    try:
-        draft = _Draft(_run(line.split()))
-        for number, line in numbered:  # noqa: B007 - the error below names the line that was reached
-            draft.add(*line.split())
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadJournal(f"line {number} {line!r}: {error}") from None
-    return History(draft.run, draft.writes, tuple(draft.misreads), tuple(draft.marks), draft.ended)
+    """Read a whole journal; BadJournal names the first line that is wrong."""
+    reader = Reader()
+    reader.feed("".join(lines))
+    return reader.history
 
 
-def _complete(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(lines, 1):
-        if line.endswith("\n") and line.strip():
-            yield number, line.strip()
+class Reader:
+    """Reads a journal piece by piece, as it grows; a last line without its newline waits for the rest of it."""
+
+    def __init__(self) -> None:
+        self._draft: _Draft | None = None
+        self._rest = ""
+        self._lines = 0
+
+    def feed(self, text: str) -> None:
+        """Take the next piece in; BadJournal names the first line that is wrong."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._lines += 1
+            try:
+                if self._draft is None:
+                    self._draft = _Draft(_run(line.split()))
+                else:
+                    self._draft.add(*line.split())
+            except (ValueError, TypeError) as error:
+                raise BadJournal(f"line {self._lines} {line!r}: {error}") from None
+
+    @property
+    def history(self) -> History:
+        """All that was read so far; BadJournal while that is nothing."""
+        draft = self._draft
+        if draft is None:
+            raise BadJournal("the journal is empty")
+        return History(draft.run, dict(draft.writes), tuple(draft.misreads), tuple(draft.marks), draft.ended)
 
 
 def _run(words: list[str]) -> Run:

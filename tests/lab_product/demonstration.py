@@ -141,9 +141,8 @@ def restart_agent(scene: Scene, writing: Writing) -> None:
             scene.lab.install(node, wheel)
         sessions = scene.sessions()
         writing.mark("restart")
-        say(
-            f"  longest stall of the writer before, with all in order: {writing.stall('moved', 'restart').seconds:.2f} s"
-        )
+        normal = writing.stall("moved", "restart").seconds
+        say(f"  longest stall of the writer before, all in order: {normal:.2f} s")
         for node in scene.gateways:
             scene.run(node, "systemctl", "restart", "rbdgate-agent.service", within=120)
             until(f"{node} runs {NEXT}", partial(runs, scene, node, NEXT), within=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
+SETTINGS = "/etc/rbdgate/rbdgate.toml"
 LANES = 8
 BLOCKS = 64  # few, so that what was queued in the old holder is overwritten soon
 
@@ -31,7 +33,7 @@ def overtake(scene: Scene, disk: Disk, write: Writing) -> str:
     return holder
 
 
-@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0, rate=0)
+@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0)
 def test_a_stale_write_is_refused(scene: Scene, disk: Disk, write: Writing) -> None:
     """Writes queued in the old holder come too late: the OSDs refuse them with -108, and no block goes back."""
     lines = {node: len(scene.kernel_log(node)) for node in scene.gateways}
@@ -49,7 +51,21 @@ def test_a_stale_write_is_refused(scene: Scene, disk: Disk, write: Writing) -> N
     assert verdict["clean"], verdict
 
 
-@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0, rate=0)
+@pytest.fixture
+def _lifted_fences_stay_lifted(scene: Scene) -> Iterator[None]:
+    """Agents that do not look for vanished fences: by default they add one again within a minute."""
+    settings = {node: scene.run(node, "cat", SETTINGS) for node in scene.gateways}
+    for node, text in settings.items():
+        scene.put(node, SETTINGS, f"{text}\n[timers]\nblocklist_check = 3600\n".encode())
+        scene.run(node, "systemctl", "restart", "rbdgate-agent.service")
+    yield
+    for node, text in settings.items():
+        scene.put(node, SETTINGS, text.encode())
+        scene.run(node, "systemctl", "restart", "rbdgate-agent.service")
+
+
+@pytest.mark.usefixtures("_lifted_fences_stay_lifted")
+@pytest.mark.writer(lanes=LANES, blocks=BLOCKS, read_every=0)
 def test_without_the_fence_the_checker_sees_a_stale_block(scene: Scene, disk: Disk, write: Writing) -> None:
     """With the blocklist entries lifted by hand the old holder's writes land, and the checker reports it."""
     before = scene.blocklist()

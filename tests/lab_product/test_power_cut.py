@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
@@ -9,6 +11,7 @@ from tests.lab_product.writing import Writing
 TTL = 10.0  # seconds, the default lease
 
 
+@pytest.mark.writer(lanes=2)
 def test_a_power_cut_of_the_holder_loses_nothing(scene: Scene, disk: Disk, write: Writing) -> None:
     """Another gateway takes over within TTL + 5 s, and the old one cleans up and serves again when it is back."""
     holder = scene.holder(disk.image)
@@ -30,6 +33,7 @@ def test_a_power_cut_of_the_holder_loses_nothing(scene: Scene, disk: Disk, write
     assert write.stall("crash", "back").seconds < TTL + 5
 
 
+@pytest.mark.writer(lanes=2)
 def test_two_nodes_cut_off_at_once(scene: Scene, disk: Disk, write: Writing) -> None:
     """With the holder and another node cut off from everything the third serves; healed, they clean up and serve."""
     holder = scene.holder(disk.image)
@@ -50,6 +54,23 @@ def test_two_nodes_cut_off_at_once(scene: Scene, disk: Disk, write: Writing) -> 
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
+
+
+@pytest.mark.writer(lanes=2)
+def test_two_nodes_lose_power_at_once(scene: Scene, disk: Disk, write: Writing) -> None:
+    """With the holder and another node off, the third serves alone; nothing acknowledged is lost."""
+    holder = scene.holder(disk.image)
+    other, third = (node for node in scene.gateways if node != holder)
+    scene.front = third
+    write.mark("crash")
+    scene.lab.crash(holder)
+    scene.lab.crash(other)
+    scene.wait_serving(disk.image, by=third)
+    write.wait_acknowledged()
+    write.stop()
+    verdict = write.verify()
+    assert verdict["clean"], verdict
+    assert write.stall("crash").seconds < TTL + 5
 
 
 def clean(scene: Scene, nodes: tuple[str, ...], disk: Disk) -> bool:

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.checker.block import BLOCK
-from tests.checker.journal import History, Stall, acknowledged_between, longest_stall, parse
+from tests.checker.journal import History, Reader, Stall, acknowledged_between, longest_stall
 from tests.lab.cluster import Lab
 from tests.lab_product.waiting import until
 
 ROOT = Path(__file__).parents[2]
 HOME = "/var/tmp/rbdgate-checker"  # inside a node of the lab, where root is alone
 WANTED = 200  # acknowledged writes before, between and after events
-RATE = 200  # writes a second at most: enough that one is always due, few enough that a journal stays small
 PROGRESS_WITHIN = 120.0  # seconds for that many, on a busy machine
 
 
 class Writing:
-    """One run of the checking writer on a device of an initiator."""
+    """One run of the checking writer on a device of an initiator.
+
+    It does not wait between writes, so that one is in flight whenever something happens: with one lane for 85 % of the
+    time, with two for 97 % (measured in the lab; the rest is the writer's own Python).
+    """
 
     def __init__(
         self,
@@ -35,17 +38,16 @@ class Writing:
         blocks: int = 256,
         lanes: int = 1,
         read_every: int = 4,
-        rate: int = RATE,
     ) -> None:
         self._lab, self._initiator, self.name = lab, initiator, name
         self._journal, self._control = f"{HOME}/{name}.journal", f"{HOME}/{name}.control"
-        self._text = ""
+        self._reader, self._read = Reader(), 0
         self._install()
         self._exec(
             "systemd-run", "--quiet", f"--unit=checker-{name}", f"--working-directory={HOME}",
             "/usr/bin/python3", "-m", "tests.checker.writer", "--device", device, "--journal", self._journal,
             "--control", self._control, "--offset", str(offset), "--blocks", str(blocks), "--lanes", str(lanes),
-            "--read-every", str(read_every), "--rate", str(rate),
+            "--read-every", str(read_every),
         )  # fmt: skip
         until("the writer's first acknowledged write", lambda: self._acknowledged() > 0, within=60)
 
@@ -56,8 +58,10 @@ class Writing:
 
     def history(self) -> History:
         """The journal as it is now; only what is new is fetched."""
-        self._text += self._exec("tail", "-c", f"+{len(self._text) + 1}", self._journal)
-        return parse(io.StringIO(self._text))
+        text = self._exec("tail", "-c", f"+{self._read + 1}", self._journal)
+        self._read += len(text)
+        self._reader.feed(text)
+        return self._reader.history
 
     def wait_acknowledged(self, number: int = WANTED, *, within: float = PROGRESS_WITHIN) -> None:
         """Return when that many writes were acknowledged since the last mark (or the beginning)."""
