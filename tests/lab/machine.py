@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.lab.layout import LabError, Node, Places
 from tests.lab.processes import Process
 
 MEMORY = "512M"
+STOP_BOUND = 5.0  # seconds; a process that waits for a disk stops when the disk has answered
 # Arguments: lower layers, upper, work, mount point, network namespace, then the command.
 _ON_OVERLAY = """
 set -e
@@ -86,6 +88,11 @@ class Machine:
         taken for a crash of the kernel, and without its tracer it runs no further than its next system call.
         """
         os.kill(self._pid(), signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_BOUND
+        while self.state is State.RUNNING:  # the signal is sent, but the kernel has not acted on it yet
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.node.name} was told to stop and still runs after {STOP_BOUND:.0f} s")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a frozen node go on."""
@@ -104,8 +111,7 @@ class Machine:
         frames in any case, and without the room every one of them is cut off, dropped and sent again.
         """
         cards = [
-            f"vec{link.index}:transport=tap,ifname={link.tap},depth=64,gro=1,mac={link.mac}"
-            for link in self.node.links
+            f"vec{link.index}:transport=tap,ifname={link.tap},depth=64,gro=1,mac={link.mac}" for link in self.node.links
         ]
         return [
             "linux.uml",
