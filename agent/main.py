@@ -1,9 +1,13 @@
-"""`rbdgate-agent`: the agent (`run`), its guard (`guard`) and the guard's last act (`cut`)."""
+"""`rbdgate-agent`: the agent (`run`), its guard (`guard`), the guard's last act (`cut`), and LIO's state (`dump`).
+
+`dump` prints all that LIO has on this node as JSON, as targetcli would save it but without secrets: for a bug report.
+"""
 
 from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import signal
 import sys
@@ -29,13 +33,15 @@ CUT_BOUND = 10.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the daemons; returns its exit status."""
     parser = argparse.ArgumentParser(prog="rbdgate-agent", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=("run", "guard", "cut"), default="run")
+    parser.add_argument("command", nargs="?", choices=("run", "guard", "cut", "dump"), default="run")
     parser.add_argument("--settings", type=Path, help="the settings file (default: /etc/rbdgate/rbdgate.toml)")
     chosen = parser.parse_args(arguments)
     _set_up_log()
     try:
         if chosen.command == "cut":
             return _cut(chosen.settings)
+        if chosen.command == "dump":
+            return _dump()
         settings = Settings.load(chosen.settings)
         runtime = RuntimeDirectory(Path(settings.runtime_directory))
         if chosen.command == "run":
@@ -115,6 +121,14 @@ def _cut(settings_file: Path | None) -> int:
     withdraw_once(NodeKernel(runtime.lock, Timers()), boottime, CUT_BOUND)
     if unreadable is not None:
         raise unreadable
+    return 0
+
+
+def _dump() -> int:
+    from gateway.lio.dump import dump  # noqa: PLC0415 - rtslib is slow to load, and only this needs it
+
+    json.dump(dump(), sys.stdout, indent=2)
+    print()  # noqa: T201 - this is a command's output
     return 0
 
 
