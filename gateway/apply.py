@@ -32,10 +32,15 @@ from gateway.observed import DeviceName
 
 @dataclass(frozen=True)
 class Openers:
-    """Who may have an image open, as the image itself tells: its holder xattr, header watchers and lock owners."""
+    """Who may have an image open, as the image itself tells: its holder xattr, header watchers and lock owners.
+
+    A holder that has let go cleanly is not among `instances`, though a watch or the lock may have stayed behind when
+    Ceph did not answer its unmap; `lock_owners` are all that the lock names.
+    """
 
     holder: Holder | None
     instances: frozenset[Instance]
+    lock_owners: frozenset[Instance] = frozenset()
 
 
 class Store(Protocol):
@@ -61,6 +66,7 @@ class Storage(Protocol):
     def openers(self, spec: ImageSpec) -> Openers: ...
     def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None: ...
     def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None: ...
+    def break_locks(self, spec: ImageSpec, owners: frozenset[Instance]) -> None: ...
     def refresh(self, spec: ImageSpec, mine: Holder) -> None: ...
     def release(self, spec: ImageSpec, token: int) -> None: ...
 
@@ -188,6 +194,9 @@ def _take_hold(step: words.TakeHold, hands: Hands) -> None:
         _storage(hands).fence(spec, victims)
     hands.store.add_records(spec.uid, token, records)
     _storage(hands).take(spec, openers.holder, mine)
+    left_behind = openers.lock_owners - victims
+    if left_behind:  # by a clean release, or by this node itself: the kernel would blocklist that live client
+        _storage(hands).break_locks(spec, left_behind)
 
 
 def _holder_node(openers: Openers, victim: Instance) -> Label | None:

@@ -44,14 +44,19 @@ class CephStorage:
         if facts.image_id != spec.image_id:
             raise NotFound(f"image {spec.name} has the id {facts.image_id} now, not {spec.image_id}: it was replaced")
         holder = header_of(self._connection, spec.name, spec.image_id).read().holder
-        named = frozenset(holder.instances) if holder is not None and not holder.released else frozenset()
-        return Openers(holder, facts.openers | named)
+        named = frozenset(holder.instances) if holder is not None else frozenset()
+        released = holder is not None and holder.released
+        return Openers(holder, facts.openers - named if released else facts.openers | named, facts.lock_owners)
 
     def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None:
         """Blocklist the victims, show on the image's own objects that it holds, and only then take their locks."""
         facts = describe_image(self._connection, spec.name)
         fence(self._connection, victims, facts.touches, expire=BLOCKLIST_EXPIRY)
         break_locks(self._connection, spec.name, victims)
+
+    def break_locks(self, spec: ImageSpec, owners: frozenset[Instance]) -> None:
+        """Take the image's lock from owners that do not have it open any more."""
+        break_locks(self._connection, spec.name, owners)
 
     def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None:
         """Swap the header's holder from exactly the one that was read to this node."""

@@ -31,12 +31,17 @@ from gateway.profile import TPG_SETTINGS, device_settings, shown_identity
 
 @dataclass
 class FakePool:
-    """All of RADOS that matters: each image's header holder, who watches it, and who is blocklisted."""
+    """All of RADOS that matters: each image's header holder, who watches it, has its lock, and who is blocklisted.
+
+    `deaf` is an OSD that answers no unmap: watch and lock stay behind.
+    """
 
     holders: dict[str, Holder] = field(default_factory=dict)
     watchers: dict[str, set[Instance]] = field(default_factory=dict)
+    locks: dict[str, Instance] = field(default_factory=dict)
     blocklist: set[Instance] = field(default_factory=set)
     log: list[str] = field(default_factory=list)
+    deaf: bool = False
 
 
 @dataclass
@@ -48,14 +53,23 @@ class FakeStorage:
 
     def openers(self, spec: ImageSpec) -> Openers:
         """The header's holder, and everybody it and its watchers name."""
-        holder = self.pool.holders.get(spec.uid)
+        holder, lock = self.pool.holders.get(spec.uid), self.pool.locks.get(spec.uid)
         named = set(holder.instances) if holder else set()
-        return Openers(holder, frozenset(named | self.pool.watchers.get(spec.uid, set())))
+        locked = {lock} if lock else set[Instance]()
+        seen = self.pool.watchers.get(spec.uid, set()) | locked
+        opened = seen - named if holder and holder.released else seen | named
+        return Openers(holder, frozenset(opened), frozenset(locked))
 
     def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None:
-        """Blocklist the victims."""
+        """Blocklist the victims and take their lock."""
         self.pool.blocklist |= victims
+        self.break_locks(spec, victims)
         self.pool.log.append(f"fence {spec.uid}")
+
+    def break_locks(self, spec: ImageSpec, owners: frozenset[Instance]) -> None:
+        """Take the lock from any of these."""
+        if self.pool.locks.get(spec.uid) in owners:
+            del self.pool.locks[spec.uid]
 
     def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None:
         """Swap the holder if it still is the expected one."""
@@ -72,10 +86,10 @@ class FakeStorage:
         self.pool.holders[spec.uid] = mine
 
     def release(self, spec: ImageSpec, token: int) -> None:
-        """Take the instances out of the holder, if it is ours."""
+        """Mark the holder as released, if it is ours."""
         holder = self.pool.holders.get(spec.uid)
         if holder is not None and holder.token == token:
-            self.pool.holders[spec.uid] = replace(holder, instances=())
+            self.pool.holders[spec.uid] = replace(holder, released=True)
         self.pool.log.append(f"release {spec.uid}")
 
 
@@ -133,8 +147,10 @@ class FakeKernel:
         self._set(mappings=tuple(m for m in self.state.mappings if m.number != number))
         if not any(m.instance == mapping.instance for m in self.state.mappings):
             self._clients = {g: i for g, i in self._clients.items() if i != mapping.instance}
-        if not mapping.read_only:
+        if not mapping.read_only and not self.pool.deaf:
             self.pool.watchers.get(_uid(mapping), set()).discard(mapping.instance)
+            if self.pool.locks.get(_uid(mapping)) == mapping.instance:
+                del self.pool.locks[_uid(mapping)]
 
     def map_anchor(self, generation: int) -> None:
         """Map the anchor under a generation."""
@@ -158,6 +174,10 @@ class FakeKernel:
         holder = self.pool.holders.get(spec.uid)
         if holder is None or anchor.instance not in holder.instances:
             raise AssertionError(f"{spec.name} is mapped by {anchor.instance} before the header names it")
+        owner = self.pool.locks.get(spec.uid)
+        if owner is not None:  # the kernel breaks a lock only after it blocklisted the owner, itself included (seen)
+            self.pool.blocklist.add(owner)
+        self.pool.locks[spec.uid] = client
         self._map(spec.name.pool, spec.name.name, spec.image_id, anchor.generation or 0, read_only=False)
         self.pool.watchers.setdefault(_uid(self.state.mappings[-1]), set()).add(anchor.instance)
 

@@ -387,6 +387,29 @@ def test_a_path_whose_tenure_ends_on_the_way_does_not_answer() -> None:
     assert address in node.kernel.state.cuts
 
 
+@pytest.mark.parametrize("taker", [0, 1])
+def test_a_lock_left_behind_costs_nobody_its_client(taker: int) -> None:
+    """A holder that let go while Ceph did not answer leaves its lock: its own node or another one takes the image."""
+    store, pool, nodes = world()
+    nodes[0].settle()
+    nodes[1].settle()
+    spec, (holder, other) = spec_of(1), (nodes[0], nodes[1])
+    claim = store.state.claims[spec.uid]
+    if claim.node != holder.name:
+        holder, other = other, holder
+    pool.deaf = True
+    store.set(moves={spec.uid: Move(other.name, 99)})
+    holder.turn()
+    assert spec.uid not in store.state.claims
+    assert pool.locks[spec.uid] == holder.kernel.anchor_instance()
+    pool.deaf = False
+    to = (holder, other)[taker]
+    store.set(moves={spec.uid: Move(to.name, 100)})
+    to.settle()
+    assert to.serves(spec)
+    assert not pool.blocklist
+
+
 def test_a_mapping_made_by_hand_is_left_alone() -> None:
     """An administrator's snapshot or second mapping on a gateway is neither unmapped nor a reason to export anew."""
     _store, _pool, (node,) = world(nodes=1)
