@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from gateway.model import ClusterView, ImageSpec, Label, NodeState
 
+CLIENTS = 2
+"""The client instances a node that can take an image has: one of the kernel's, one of librados."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -43,9 +46,15 @@ def should_leave(view: ClusterView, spec: ImageSpec, holder: Label) -> str | Non
     move = view.moves.get(spec.uid)
     if move is None or move.to == holder:
         return None
-    if move.to in view.live and view.nodes.get(move.to) is NodeState.ACTIVE:
+    if view.nodes.get(move.to) is NodeState.ACTIVE and has_clients(view, move.to):
         return f"an operator moves it to {move.to}"
     return None
+
+
+def has_clients(view: ClusterView, node: Label) -> bool:
+    """Whether the node is live with both its clients of Ceph, krbd's and its own: without them it takes nothing."""
+    word = view.live.get(node)
+    return word is not None and len(word.instances) >= CLIENTS
 
 
 def _score(node: Label, uid: str, weight: float = 1.0) -> float:

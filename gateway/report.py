@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.errors import BadInput
 from gateway.model import ClusterView, ImageSpec, Label, NodeState
-from gateway.placement import candidates
+from gateway.placement import candidates, should_leave
 
 
 class ImageState(Enum):
@@ -246,7 +246,10 @@ def _state(
     if report is None:
         return ImageState.STARTING, f"{holder} has just claimed it"
     if not report.exported:
-        return (ImageState.FAILED, report.error) if report.error else (ImageState.STARTING, f"{holder} is taking it up")
+        if report.error:
+            return ImageState.FAILED, report.error
+        leaving = should_leave(view, spec, holder)
+        return ImageState.STARTING, f"{holder} is letting it go: {leaving}" if leaving else f"{holder} is taking it up"
     down = [f"path {path.tag}: {path.reason}" for path in report.paths if not path.up]
     if down:
         return ImageState.DEGRADED, "; ".join(down)

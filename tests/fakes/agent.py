@@ -22,8 +22,9 @@ class FakeAgent:
         self.lease = etcd.grant_lease(3600).id
         self.stuck = False
         self.broken = ""
+        clients = (self.instance, Instance(f"{address}:0/2"))
         networks = tuple(network.name for network in store.view().settings.networks)
-        store.join(LiveNode(self.node, self.lease, "boot", "0.1.0", networks, (self.instance,)))
+        store.join(LiveNode(self.node, self.lease, "boot", "0.1.0", networks, clients))
 
     def turn(self) -> None:
         """Look once, let go, take up, report."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.apply import Hands, apply
-from gateway.errors import FenceUnconfirmed, Inconsistent, RbdgateError, TenureOver
+from gateway.errors import FenceUnconfirmed, Inconsistent, RbdgateError, StoreUnavailable, TenureOver
 from gateway.model import (
     ClusterSettings,
     ClusterView,
@@ -408,6 +408,36 @@ def test_a_lock_left_behind_costs_nobody_its_client(taker: int) -> None:
     to.settle()
     assert to.serves(spec)
     assert not pool.blocklist
+
+
+def test_an_image_stays_until_its_move_can_be_done() -> None:
+    """A target that has no clients of Ceph would not take it: letting go would only send it back and forth."""
+    store, _pool, nodes = world()
+    nodes[0].settle()
+    nodes[1].settle()
+    spec = spec_of(1)
+    holder = next(node for node in nodes if node.serves(spec))
+    other = next(node for node in nodes if node is not holder)
+    word = store.state.live[other.name]
+    store.set(moves={spec.uid: Move(other.name, 99)})
+    store.set(live={**store.state.live, other.name: replace(word, instances=word.instances[:1])})
+    assert holder.turn()
+    store.set(live={**store.state.live, other.name: word})
+    holder.turn()
+    assert spec.uid not in store.state.claims
+
+
+def test_connections_that_cannot_be_read_keep_no_path_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nudge is a nicety: with etcd out of reach at that moment the paths are opened all the same."""
+    store, _pool, (node,) = world(nodes=1)
+
+    def fail(uid: str) -> tuple[Connection, ...]:
+        raise StoreUnavailable(f"no answer about {uid}")
+
+    monkeypatch.setattr(store, "connections_of", fail)
+    node.settle()
+    assert node.serves(spec_of(1))
+    assert not any("no answer" in line for line in node.pool.log)
 
 
 def test_a_mapping_made_by_hand_is_left_alone() -> None:
