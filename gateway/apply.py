@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway import steps as words
-from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable, TenureOver
+from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable, Stuck, TenureOver, Unavailable
 from gateway.images.holder import Holder
 from gateway.model import (
     Address,
@@ -131,10 +131,7 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one 
         case words.OpenPath():
             _permit(hands, step.spec, step.token)
             kernel.open_path(step.spec, step.path, lambda: _permit(hands, step.spec, step.token))
-            for connection in store.connections_of(step.spec.uid):
-                if connection.portal == step.path.address:
-                    with suppress(KernelRefused):  # the path is up; the initiator notices by itself, later
-                        kernel.nudge(connection)
+            _nudge(step, hands)
         case words.ClosePath():
             kernel.close_path(step.spec, step.path)
         case words.SetInitiators():
@@ -151,6 +148,15 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one 
                 store.drop_records(uid, tuple(r for r in step.records if r.image_uid == uid))
         case words.DropFences():
             store.drop_fences(step.intents)
+
+
+def _nudge(step: words.OpenPath, hands: Hands) -> None:
+    """Tell the initiators that were connected; where that fails they notice by themselves, later: the path is up."""
+    with suppress(Unavailable, KernelRefused, Stuck):
+        for connection in hands.store.connections_of(step.spec.uid):
+            if connection.portal == step.path.address:
+                with suppress(KernelRefused):
+                    hands.kernel.nudge(connection)
 
 
 def _storage(hands: Hands) -> Storage:
