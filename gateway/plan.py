@@ -225,6 +225,8 @@ class _Planner:
         for wish in self._wishes(spec):
             up = path_is_up(spec, wish.path, self.kernel)
             if wish.down_because is None and not up:
+                if self._is_elsewhere(wish.path):
+                    steps.append(ClosePath(spec, wish.path, "another interface serves its network now"))
                 steps.append(OpenPath(spec, wish.path, token))
             elif wish.down_because is not None and self._is_partly_up(spec, wish.path):
                 steps.append(ClosePath(spec, wish.path, wish.down_because))
@@ -243,6 +245,10 @@ class _Planner:
         target = self.kernel.target(spec.identity.iqn)
         tpg = target.tpg(path.tag) if target else None
         return path.address in self.kernel.addresses or (tpg is not None and (tpg.enabled or bool(tpg.portals)))
+
+    def _is_elsewhere(self, path: Path) -> bool:
+        interface, here = self.kernel.networks.get(path.network), self.kernel.addresses.get(path.address)
+        return interface is not None and here not in (None, interface.name)
 
     def _finish_move(self, spec: ImageSpec) -> tuple[Step, ...]:
         move = self.view.moves.get(spec.uid)

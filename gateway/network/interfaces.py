@@ -105,13 +105,19 @@ def serving(
     found: Iterable[AddressEntry],
     portals: frozenset[Address],
 ) -> dict[Label, Interface]:
-    """The interface that serves each network: the one with an address of its own in it, one that is up if several."""
+    """The interface that serves each network: the one with an address of its own in it.
+
+    Of several one that is up, and of those the one that has portals already: a link that comes back moves nothing.
+    """
     found = tuple(found)
-    own = [e for e in found if e.protocol != OUR_PROTOCOL and e.address not in portals and e.index in found_links]
+    ported = {e for e in found if e.protocol == OUR_PROTOCOL or e.address in portals}
+    own = [e for e in found if e not in ported and e.index in found_links]
     result = {}
     for network in networks:
         indexes = {entry.index for entry in own if entry.address in network}
-        chosen = min(indexes, key=lambda index: (not found_links[index].up, index), default=None)
+        busy = {entry.index for entry in ported if entry.address in network}
+        ranked = sorted((not found_links[index].up, index not in busy, index) for index in indexes)
+        chosen = ranked[0][2] if ranked else None
         if chosen is not None:
             link = found_links[chosen]
             here = frozenset(entry.address for entry in found if entry.index == chosen)

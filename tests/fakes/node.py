@@ -204,6 +204,8 @@ class FakeKernel:
         portals = frozenset({Portal(path.address, path.port)})
         self._tpg(spec, path.tag, lambda tpg: replace(tpg, enabled=True, portals=portals))
         permit()
+        if self.state.addresses.get(path.address, interface.name) != interface.name:
+            raise Inconsistent(f"{path.address} is on another interface")
         self._set(addresses={**self.state.addresses, path.address: interface.name})
         self.before("open_path halfway")
         self._set(cuts=self.state.cuts - {path.address})

@@ -440,6 +440,18 @@ def test_connections_that_cannot_be_read_keep_no_path_down(monkeypatch: pytest.M
     assert not any("no answer" in line for line in node.pool.log)
 
 
+def test_a_path_follows_its_network_to_another_interface() -> None:
+    """A second interface takes over the network: the address leaves the first one before it is added there."""
+    _store, _pool, (node,) = world(nodes=1)
+    node.settle()
+    state, path = node.kernel.state, spec_of(1).paths[0]
+    second = Interface("eth9", 9, up=True, addresses=frozenset())
+    node.kernel.state = replace(state, networks={**state.networks, path.network: second})
+    node.settle()
+    assert node.kernel.state.addresses[path.address] == "eth9"
+    assert node.serves(spec_of(1))
+
+
 def test_a_mapping_made_by_hand_is_left_alone() -> None:
     """An administrator's snapshot or second mapping on a gateway is neither unmapped nor a reason to export anew."""
     _store, _pool, (node,) = world(nodes=1)
