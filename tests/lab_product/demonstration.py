@@ -22,13 +22,14 @@ from typing import Any
 from tests.lab.cluster import Lab
 from tests.lab.layout import LabError
 from tests.lab_product.scene import NEXT, Disk, Scene, keep_logs
-from tests.lab_product.waiting import until
+from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing, region_of
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "rbd/demo"
 SIZE = 1 << 30  # bytes
 MOUNT = "/mnt"
+PAST_A_LEASE = 12.0  # seconds: more than the default lease of 10
 FILES = 8  # of 256 KiB each, with their checksums
 
 
@@ -147,7 +148,9 @@ def restart_agent(scene: Scene, writing: Writing) -> None:
             scene.run(node, "systemctl", "restart", "rbdgate-agent.service", within=120)
             until(f"{node} runs {NEXT}", partial(runs, scene, node, NEXT), within=60)
             say(f"  {node} runs {NEXT}")
-        scene.run(holder, "systemctl", "kill", "--signal=KILL", "--kill-who=main", "rbdgate-agent.service")
+        scene.kill_agent(holder)
+        for_seconds(PAST_A_LEASE)  # a lease that was not taken up would have run out by now
+        scene.wait_serving(IMAGE, by=holder)
         writing.wait_acknowledged()
         writing.mark("restarted")
         if scene.sessions() != sessions:

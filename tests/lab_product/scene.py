@@ -163,6 +163,16 @@ class Scene:
             ' echo "${s##*/} $(cat $s/targetname) $(cat $s/tpgt) $(cat $s/creator 2>/dev/null)"; done',
         )
 
+    def agent_pid(self, node: str) -> str:
+        """The agent's pid on that node; "0" while there is none."""
+        return self.run(node, "systemctl", "show", "--property=MainPID", "--value", "rbdgate-agent.service").strip()
+
+    def kill_agent(self, node: str) -> None:
+        """Kill the agent with SIGKILL, and return when systemd has started its successor."""
+        before = self.agent_pid(node)
+        self.run(node, "systemctl", "kill", "--signal=KILL", "--kill-who=main", "rbdgate-agent.service")
+        until("a new agent", lambda: self.agent_pid(node) not in ("0", before), within=60)
+
     def upgrade(self, node: str, wheel: Path) -> None:
         """Install a wheel on a gateway as an administrator would, and restart its agent."""
         self.lab.install(node, wheel)

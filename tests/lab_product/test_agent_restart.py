@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tests.lab_product.scene import NEXT, Disk, Scene
-from tests.lab_product.waiting import until
+from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
 # A node of the lab has one processor, and everything stands still while its kernel reads a file of the tree: starting
 # Python alone costs a writer 0.1-0.2 s there. Below this, in seconds, a stall says nothing about the agent.
 NOTICED = 0.5
+PAST_A_LEASE = 12.0  # seconds: more than the default lease of 10
 CONNECTION_ERRORS = ("conn error", "connection error", "detected conn error", "session recovery timed out")
 
 # A drop-in, because a unit in /etc cannot be masked from /run.
@@ -26,6 +27,7 @@ def errors_in(lines: list[str]) -> list[str]:
 
 def assert_untouched(scene: Scene, write: Writing, sessions: str, log_lines: int, normal: float) -> None:
     """No session was renewed, no connection error logged, nothing lost, and no stall beyond twice the normal one."""
+    for_seconds(PAST_A_LEASE)  # a lease that was not taken up would have run out by now
     write.wait_acknowledged()
     history = write.stop()
     assert scene.sessions() == sessions
@@ -38,15 +40,13 @@ def assert_untouched(scene: Scene, write: Writing, sessions: str, log_lines: int
 def test_killing_the_agent_touches_no_session(scene: Scene, disk: Disk, write: Writing) -> None:
     """After `kill -9` of the holder's agent its successor goes on with lease and claim, and no initiator notices."""
     holder = scene.holder(disk.image)
-    before = agent_pid(scene, holder)
     target_side = target_sessions(scene, holder)
     sessions, lines = scene.sessions(), len(scene.kernel_log("ini1"))
     write.mark("normal")
-    write.wait_acknowledged()
+    for_seconds(PAST_A_LEASE)
     normal = write.stall("normal").seconds
     write.mark("event")
-    scene.run(holder, "systemctl", "kill", "--signal=KILL", "--kill-who=main", "rbdgate-agent.service")
-    until("a new agent", lambda: agent_pid(scene, holder) not in ("0", before), within=60)
+    scene.kill_agent(holder)
     scene.wait_serving(disk.image, by=holder)
     assert target_sessions(scene, holder) == target_side
     assert_untouched(scene, write, sessions, lines, normal)
@@ -59,7 +59,7 @@ def test_an_upgrade_touches_no_session(scene: Scene, disk: Disk, write: Writing)
     target_side = target_sessions(scene, holder)
     sessions, lines = scene.sessions(), len(scene.kernel_log("ini1"))
     write.mark("normal")
-    write.wait_acknowledged()
+    for_seconds(PAST_A_LEASE)
     normal = write.stall("normal").seconds
     write.mark("event")
     scene.upgrade(holder, wheel)
@@ -67,12 +67,6 @@ def test_an_upgrade_touches_no_session(scene: Scene, disk: Disk, write: Writing)
     scene.wait_serving(disk.image, by=holder)
     assert target_sessions(scene, holder) == target_side
     assert_untouched(scene, write, sessions, lines, normal)
-
-
-def agent_pid(scene: Scene, node: str) -> str:
-    """The agent's pid on that node; "0" while there is none."""
-    shown = scene.run(node, "systemctl", "show", "--property=MainPID", "--value", "rbdgate-agent.service")
-    return shown.strip()
 
 
 def target_sessions(scene: Scene, node: str) -> str:
@@ -96,7 +90,7 @@ def test_the_guard_withdraws_for_a_stopped_agent(scene: Scene, disk: Disk, write
     write.mark("event")
     scene.run(holder, "systemctl", "kill", "--signal=STOP", "--kill-who=main", "rbdgate-agent.service")
     until("the guard has withdrawn", lambda: is_withdrawn(scene, holder, disk.iqn), within=30)
-    state = scene.run(holder, "ps", "-o", "stat=", "-p", agent_pid(scene, holder)).strip()
+    state = scene.run(holder, "ps", "-o", "stat=", "-p", scene.agent_pid(holder)).strip()
     assert state.startswith("T"), f"the agent was not stopped any more: {state}"
     until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
     scene.wait_serving(disk.image)
@@ -115,7 +109,7 @@ def test_the_guard_withdraws_for_a_dead_agent(scene: Scene, disk: Disk, write: W
     write.mark("event")
     scene.shell(holder, DIE_FOR_GOOD)
     until("the guard has withdrawn", lambda: is_withdrawn(scene, holder, disk.iqn), within=30)
-    assert agent_pid(scene, holder) == "0"
+    assert scene.agent_pid(holder) == "0"
     until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
     scene.wait_serving(disk.image)
     write.wait_acknowledged()

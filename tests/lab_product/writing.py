@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.checker.block import BLOCK
-from tests.checker.journal import History, Reader, Stall, acknowledged_between, longest_stall
+from tests.checker.journal import History, Reader, Stall, longest_stall
 from tests.lab.cluster import Lab
 from tests.lab_product.waiting import until
 
@@ -64,14 +64,9 @@ class Writing:
         return self._reader.history
 
     def wait_acknowledged(self, number: int = WANTED, *, within: float = PROGRESS_WITHIN) -> None:
-        """Return when that many writes were acknowledged since the last mark (or the beginning)."""
-
-        def enough() -> bool:
-            history = self.history()
-            since = history.marks[-1][1] if history.marks else history.run.began
-            return acknowledged_between(history, since) >= number
-
-        until(f"{number} acknowledged writes", enough, within=within)
+        """Return when that many more writes were acknowledged than when this was called."""
+        before = self.history().acknowledged
+        until(f"{number} acknowledged writes", lambda: self.history().acknowledged - before >= number, within=within)
 
     def wait_stalled(self, seconds: float, *, within: float = 60) -> None:
         """Return when no write was acknowledged for that long, by the host's clock."""
