@@ -6,8 +6,8 @@ from tests.lab_product.scene import NEXT, Disk, Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
-# A node of the lab has one processor, and everything stands still while its kernel reads a file of the tree: starting
-# Python alone costs a writer 0.1-0.2 s there. Below this, in seconds, a stall says nothing about the agent.
+# A lost frame costs a writer 0.2 s (TCP's shortest retransmission time-out), and the lab's nodes lose some at rest too:
+# 0.22 s was the longest stall of 20 s with nothing going on. Below this, in seconds, a stall says nothing about agents.
 NOTICED = 0.5
 PAST_A_LEASE = 12.0  # seconds: more than the default lease of 10
 CONNECTION_ERRORS = ("conn error", "connection error", "detected conn error", "session recovery timed out")
