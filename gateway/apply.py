@@ -200,6 +200,8 @@ def _take_hold(step: words.TakeHold, hands: Hands) -> None:
         _storage(hands).fence(spec, victims)
     hands.store.add_records(spec.uid, token, records)
     _storage(hands).take(spec, openers.holder, mine)
+    if victims:  # fenced, and out of the header: the intents keep their entries alive, and no later taker fences anew
+        hands.store.drop_records(spec.uid, tuple(r for i, r in sorted(recorded.items()) if i in victims))
     left_behind = openers.lock_owners - victims
     if left_behind:  # by a clean release, or by this node itself: the kernel would blocklist that live client
         _storage(hands).break_locks(spec, left_behind)

@@ -61,8 +61,10 @@ class FakeStorage:
         return Openers(holder, frozenset(opened), frozenset(locked))
 
     def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None:
-        """Blocklist the victims and take their lock."""
+        """Blocklist the victims and take their lock; the OSDs drop the watches of whom a new map has blocklisted."""
         self.pool.blocklist |= victims
+        for watchers in self.pool.watchers.values():
+            watchers -= victims
         self.break_locks(spec, victims)
         self.pool.log.append(f"fence {spec.uid}")
 

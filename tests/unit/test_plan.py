@@ -191,6 +191,24 @@ def test_a_taker_nudges_whoever_was_connected_to_the_path_it_opens() -> None:
     ]
 
 
+def test_nobody_is_fenced_twice() -> None:
+    """Once a taker has fenced a dead holder and swapped the header, a later taker of the image fences nobody."""
+    store, pool, nodes = world(nodes=3)
+    nodes[0].settle()
+    store.expire(nodes[0].name)
+    nodes[1].settle()
+    dead = set(pool.blocklist)
+    assert dead <= set(store.state.fences)
+    assert not dead & {record.instance for record in store.state.records}
+    store.set(moves={spec_of(1).uid: Move(nodes[2].name, 77)})
+    for _ in range(4):
+        for node in nodes[1:]:
+            node.turn()
+    assert nodes[2].serves(spec_of(1))
+    assert sum(entry.startswith("fence") for entry in pool.log) == 1
+    assert pool.blocklist == dead
+
+
 def test_a_fenced_node_comes_back_with_new_instances_and_forgets_the_old() -> None:
     """A node that lost its lease withdraws, joins anew, and drops records and fences of its old instances."""
     store, pool, nodes = world()
