@@ -64,7 +64,7 @@ class FakeStorage:
         """Blocklist the victims and take their lock; the OSDs drop the watches of whom a new map has blocklisted."""
         self.pool.blocklist |= victims
         for watchers in self.pool.watchers.values():
-            watchers -= victims
+            watchers.difference_update(victims)
         self.break_locks(spec, victims)
         self.pool.log.append(f"fence {spec.uid}")
 
