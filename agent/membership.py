@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from agent.clock import boottime
 from agent.keeper import LeaseKeeper, LeaseStore
 from agent.storage import StorageLink
 from agent.tenure import RuntimeDirectory, Tenure
@@ -19,12 +20,16 @@ from gateway.apply import Hands, KernelDoor
 from gateway.errors import AlreadyExists, NotFound, RbdgateError, StorageUnavailable
 from gateway.model import ClusterView, Instance, Label, LiveNode
 from gateway.observed import Kernel
-from gateway.plan import anchor_of, plan_nothing
+from gateway.plan import anchor_of, left_mappings, plan_nothing
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers
 
 log = structlog.get_logger("membership")
+
+
+STUCK_GRACE = 15.0
+"""How much longer than krbd's own bound on a request a withdrawal may take before a mapping counts as stuck."""
 
 
 class NotYet(Exception):
@@ -52,13 +57,15 @@ class Membership:
         kernel: KernelDoor,
         runtime: RuntimeDirectory,
         on_change: Callable[[str], None],
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self.store = store
         self._node, self._version, self._boot_id, self._timers = node, version, boot_id, timers
         self._leases, self._link, self._kernel, self._runtime = leases, link, kernel, runtime
-        self._lease_client, self._on_change = lease_client, on_change
+        self._lease_client, self._on_change, self._clock = lease_client, on_change, clock
         self._keeper: LeaseKeeper | None = None
         self._resigned: str | None = None
+        self._withdrawing_since: float | None = None
         self._lock = threading.Lock()
 
     @property
@@ -85,8 +92,7 @@ class Membership:
             self._leave(keeper, kernel)
             keeper = None
         if keeper is None:
-            if not plan_nothing(kernel).empty:
-                raise NotYet("withdrawing what an earlier membership left in the kernel", withdraw=True)
+            self._expect_empty(kernel, "withdrawing what an earlier membership left in the kernel")
             self._begin(view, kernel)
         if view is not None:
             self._speak(view, kernel)
@@ -180,8 +186,7 @@ class Membership:
         """End a membership whose lease is gone or that was resigned, once nothing of it is left in the kernel."""
         keeper.stop()
         self._runtime.drop_tenure()
-        if not plan_nothing(kernel).empty:
-            raise NotYet(self._resigned or "the lease is gone; withdrawing everything", withdraw=True)
+        self._expect_empty(kernel, self._resigned or "the lease is gone; withdrawing everything")
         if not keeper.gone:
             try:
                 self._lease_client.revoke_lease(keeper.lease)
@@ -189,6 +194,18 @@ class Membership:
                 raise NotYet(f"the lease of the former membership could not be ended: {error}") from error
         self._link.renew()
         self._keeper, self._resigned = None, None
+
+    def _expect_empty(self, kernel: Kernel, reason: str) -> None:
+        """Refuse to go on while anything of a former membership is left; not for ever where a device is stuck."""
+        now = self._clock()
+        if plan_nothing(kernel).empty:
+            self._withdrawing_since = None
+            return
+        self._withdrawing_since = now if self._withdrawing_since is None else self._withdrawing_since
+        stuck = left_mappings(kernel)
+        if not stuck or now - self._withdrawing_since < self._timers.osd_request_timeout + STUCK_GRACE:
+            raise NotYet(reason, withdraw=True)
+        log.warning("going on with devices that cannot be unmapped", devices=[m.dev_path for m in stuck])
 
     def _speak(self, view: ClusterView, kernel: Kernel) -> None:
         word = self._word(self.tenure.lease, view, kernel)

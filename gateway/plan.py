@@ -129,12 +129,24 @@ def plan_nothing(kernel: Kernel) -> Plan:
         images[uid] = (Teardown(uid, frozenset(t.iqn for t in targets)), *map(Unmap, numbers))
     taken = {step.number for steps in images.values() for step in steps if isinstance(step, Unmap)}
     images |= {f"rbd{m.number}": (Unmap(m.number),) for m in ours if m.number not in taken and not _is_anchor(m)}
-    last: tuple[Step, ...] = ()
-    if not images:
-        images = {ANCHOR: tuple(UnmapAnchor(m.number) for m in ours)} if ours else {}
-        last = (Uncut(kernel.cuts - addresses),) if kernel.cuts - addresses else ()
+    anchors = tuple(UnmapAnchor(m.number) for m in ours if _is_anchor(m))
+    if anchors:
+        images[ANCHOR] = anchors
+    last = (Uncut(kernel.cuts - addresses),) if kernel.cuts - addresses and not kernel.devices else ()
     reasons = dict.fromkeys(images, "this node may not serve now")
     return Plan(_cut_first(addresses, kernel), images, last, reasons)
+
+
+def left_mappings(kernel: Kernel) -> tuple[Mapping, ...]:
+    """What keeps a node from being empty if that is mappings alone, which nothing of ours sits on; else nothing.
+
+    Somebody else has such a device open, or it hangs. The client it was mapped with is on record, so whoever takes the
+    image fences it, and a new anchor is another client: the node may serve other images meanwhile.
+    """
+    ours = tuple(m for m in kernel.mappings if m.generation is not None)
+    if kernel.devices or kernel.addresses or any(map(_is_anchor, ours)):
+        return ()
+    return ours
 
 
 @dataclass(frozen=True)

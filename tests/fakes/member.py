@@ -129,6 +129,8 @@ class Member:
         self.kernel = MemberKernel(cluster.pool, name, links)
         self.acts: list[str] = []
         self.kernel.before = self.acts.append
+        self.now = 0.0
+        """The membership's clock."""
         self.guard_sign: float | None = 0.0
         """0: fresh at every look; else as `RuntimeDirectory.guard_sign`."""
         self.link = FakeLink(cluster.pool, name[-1])
@@ -153,6 +155,7 @@ class Member:
             kernel=self.kernel,
             runtime=self.runtime,
             on_change=self.wake.set,
+            clock=lambda: self.now,
         )
         self.cycle = Cycle(
             node=self.name,

@@ -103,6 +103,8 @@ class FakeKernel:
         self.state = Kernel((), (), (), {}, frozenset(), networks)
         self.before: Callable[[str], None] = lambda _act: None
         self.settings_pool = "rbd"
+        self.held_open: set[int] = set()
+        """Numbers of block devices that somebody else has open."""
         self._clients: dict[int, Instance] = {}
         self._nonce = 0
 
@@ -144,7 +146,7 @@ class FakeKernel:
         """Unmap; refuses while a backstore sits on the device."""
         self.before("unmap")
         mapping = next(m for m in self.state.mappings if m.number == number)
-        if any(device.dev_path == mapping.dev_path for device in self.state.devices):
+        if number in self.held_open or any(device.dev_path == mapping.dev_path for device in self.state.devices):
             raise KernelRefused(f"{mapping.dev_path} is in use")
         self._set(mappings=tuple(m for m in self.state.mappings if m.number != number))
         if not any(m.instance == mapping.instance for m in self.state.mappings):

@@ -10,6 +10,7 @@ import pytest
 from gateway.errors import LeaseGone, StorageUnavailable
 from gateway.model import LiveNode
 from gateway.store.values import Lease
+from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
 from tests.unit.test_plan import NETWORKS, spec_of
 
@@ -112,6 +113,33 @@ def test_a_successor_without_tenure_withdraws_before_it_joins(join: Join) -> Non
     member.cluster.now += 100  # the former lease ran out: nobody renews it
     member.settle()
     assert member.lease not in (0, old)
+
+
+def test_a_device_that_somebody_holds_open_keeps_a_node_out_for_a_while_only(join: Join) -> None:
+    """A mapping that does not go blocks the next membership for its bound; then the node is a member with
+    another client, free for other images, and takes this one only when the device is gone."""
+    member = join("gw1")
+    member.settle()
+    old = member.lease
+    (stuck,) = member.kernel.state.mappings_of(SPEC)
+    member.kernel.held_open = {stuck.number}
+    lose_lease(member)
+    for _ in range(8):
+        member.turn()
+    assert member.lease == old
+    assert not member.membership.tenure.runs(0.0)
+    assert member.kernel.state.mappings == (stuck,)
+    member.now += Timers().osd_request_timeout + 16
+    for _ in range(8):
+        member.turn()
+    assert member.lease != old
+    assert member.kernel.anchor_instance() != stuck.instance
+    assert not serves(member)
+    assert "in use" in (member.workers.error(SPEC.uid) or "")
+    member.kernel.held_open = set()
+    member.settle()
+    assert serves(member)
+    assert stuck.instance in member.cluster.pool.blocklist
 
 
 def test_a_lost_lease_empties_the_kernel_before_another_is_asked_for(
