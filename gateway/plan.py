@@ -129,10 +129,11 @@ def plan_nothing(kernel: Kernel) -> Plan:
         images[uid] = (Teardown(uid, frozenset(t.iqn for t in targets)), *map(Unmap, numbers))
     taken = {step.number for steps in images.values() for step in steps if isinstance(step, Unmap)}
     images |= {f"rbd{m.number}": (Unmap(m.number),) for m in ours if m.number not in taken and not _is_anchor(m)}
-    anchors = tuple(UnmapAnchor(m.number) for m in ours if _is_anchor(m))
-    if anchors:
-        images[ANCHOR] = anchors
-    last = (Uncut(kernel.cuts - addresses),) if kernel.cuts - addresses and not kernel.devices else ()
+    last: tuple[Step, ...] = ()
+    if not kernel.devices:  # the anchors last, but not after a mapping that is stuck
+        images |= {ANCHOR: tuple(UnmapAnchor(m.number) for m in ours if _is_anchor(m))}
+        last = (Uncut(kernel.cuts - addresses),) if kernel.cuts - addresses else ()
+    images = {key: steps for key, steps in images.items() if steps}
     reasons = dict.fromkeys(images, "this node may not serve now")
     return Plan(_cut_first(addresses, kernel), images, last, reasons)
 
