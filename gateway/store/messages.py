@@ -42,9 +42,7 @@ def compare_message(compare: Compare) -> Message:
         case Absent():
             return message(result=message.EQUAL, target=message.CREATE, key=key, create_revision=0)
         case CreateRevisionIs():
-            return message(
-                result=message.EQUAL, target=message.CREATE, key=key, create_revision=compare.revision
-            )
+            return message(result=message.EQUAL, target=message.CREATE, key=key, create_revision=compare.revision)
         case ModRevisionIs():
             return message(result=message.EQUAL, target=message.MOD, key=key, mod_revision=compare.revision)
         case ValueIs():

@@ -85,9 +85,7 @@ class Connection:
         """
         host, colon, port = endpoint.rpartition(":")
         if not (colon and host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536):
-            raise BadSettings(
-                f"etcd endpoint {endpoint!r} is not HOST:PORT; write for example 192.0.2.1:2379"
-            )
+            raise BadSettings(f"etcd endpoint {endpoint!r} is not HOST:PORT; write for example 192.0.2.1:2379")
         return cls(endpoint, etcd3.Etcd3Client(host, int(port), timeout=1.0, grpc_options=CHANNEL_OPTIONS))
 
     @property

@@ -122,17 +122,13 @@ class Making:
         if not gateways:
             return
         self.say("initialising the rbdgate cluster")
-        networks = [
-            word for name, range_ in PORTAL_RANGES.items() for word in ("--network", f"{name}={range_}")
-        ]
+        networks = [word for name, range_ in PORTAL_RANGES.items() for word in ("--network", f"{name}={range_}")]
         door = Door(shape.nodes()[0], self.places)
         run(door.command(["rbdgate", "cluster", "init", *networks, "--anchor-pool", "rbd"]), timeout=60)
         deadline = time.monotonic() + LIVE_BOUND
         while missing := [name for name in gateways if name not in _live(door)]:
             if time.monotonic() > deadline:
-                raise LabError(
-                    f"not live within {LIVE_BOUND:.0f} s: {', '.join(missing)}; see `lab logs NODE`"
-                )
+                raise LabError(f"not live within {LIVE_BOUND:.0f} s: {', '.join(missing)}; see `lab logs NODE`")
             time.sleep(0.5)
 
 

@@ -48,9 +48,7 @@ def read_shape(places: Places) -> Shape:
     try:
         return Shape(**json.loads(places.shape.read_text()))
     except FileNotFoundError:
-        raise LabUsage(
-            f"there is no lab {places.name!r}: `tests/lab/lab up --name {places.name}` makes it"
-        ) from None
+        raise LabUsage(f"there is no lab {places.name!r}: `tests/lab/lab up --name {places.name}` makes it") from None
 
 
 @contextmanager

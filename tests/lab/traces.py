@@ -10,9 +10,7 @@ from tests.lab.layout import CACHE, Places
 def of(name: str) -> list[str]:
     """Every process, namespace, mount and file of the lab, each as one line; empty if it is gone without a trace."""
     places = Places(name)
-    found = [
-        str(path) for path in (places.run, places.data, Path("/run/netns") / places.netns) if path.exists()
-    ]
+    found = [str(path) for path in (places.run, places.data, Path("/run/netns") / places.netns) if path.exists()]
     found += [str(path) for path in CACHE.glob("*.new")]
     homes = tuple(f"{path}/".encode() for path in (places.run, places.data))
     words = (*homes, places.netns.encode())

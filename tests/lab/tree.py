@@ -109,9 +109,7 @@ def _build(recipe: Recipe, place: Path) -> None:
     log = CACHE / "build.log"
     log.unlink(missing_ok=True)
     include = "--include=" + ",".join(recipe.packages)
-    run_apart(
-        ["debootstrap", "--variant=minbase", include, "bookworm", str(place), MIRROR], log=log, timeout=1200
-    )
+    run_apart(["debootstrap", "--variant=minbase", include, "bookworm", str(place), MIRROR], log=log, timeout=1200)
     for path in (place / "var/cache/apt/archives").glob("*.deb"):
         path.unlink()
     shutil.copytree(MODULES / recipe.kernel, place / "lib/modules" / recipe.kernel, symlinks=True)
@@ -125,9 +123,7 @@ def _install_dependencies(recipe: Recipe, place: Path, log: Path) -> None:
     """
     wheels, maker = place / "root/wheels", place / "root/maker"
     run_apart(["/usr/bin/python3", "-m", "venv", str(maker)], log=log, timeout=120)
-    run_apart(
-        [str(maker / "bin/pip"), "wheel", "-w", str(wheels), *recipe.requirements], log=log, timeout=1200
-    )
+    run_apart([str(maker / "bin/pip"), "wheel", "-w", str(wheels), *recipe.requirements], log=log, timeout=1200)
     inside = ["chroot", str(place)]
     run_apart(
         [*inside, "/usr/bin/python3", "-m", "venv", "--system-site-packages", f"/{VENV}"],

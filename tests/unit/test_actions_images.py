@@ -56,9 +56,7 @@ def test_initialise() -> None:
     networks = (Network.parse("a=10.0.1.0/24,10.0.1.1-10.0.1.9"),)
 
     def initialise(pool: str) -> object:
-        return cluster.initialise(
-            made.store, made.ceph, networks=networks, anchor_pool=pool, iqn_prefix=None
-        )
+        return cluster.initialise(made.store, made.ceph, networks=networks, anchor_pool=pool, iqn_prefix=None)
 
     with pytest.raises(NotFound, match="no pool 'nopool'"):
         initialise("nopool")
