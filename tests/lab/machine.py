@@ -127,4 +127,5 @@ class Machine:
             "con0=null,fd:1",
             "quiet",
             "selinux=0",
+            "log_buf_len=1M",  # 16 KiB is what this kernel has otherwise: a few lost sessions, and the start is gone
         ]
