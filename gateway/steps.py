@@ -102,7 +102,7 @@ class Build:
 
 @dataclass(frozen=True)
 class OpenPath:
-    """Bring one path up: address, portal, enable, and last the lifting of the cut; then announce the address."""
+    """Bring one path up behind a cut: portal, enable, address, and last the lifting of the cut; then announce it."""
 
     spec: ImageSpec
     path: Path
@@ -186,9 +186,6 @@ Step = (
     | DropRecords
     | DropFences
 )
-
-STARTING_STEPS = (Claim, TakeHold, Map, Build, OpenPath, MapAnchor, RefreshHold, SetInitiators, FinishMove)
-"""Steps that begin to serve, or rest on holding: taken only while the tenure runs."""
 
 
 @dataclass(frozen=True)

@@ -123,13 +123,6 @@ class Krbd:
             with attempt:
                 self._write("remove_single_major", f"{number}", f"unmapping /dev/rbd{number}")
 
-    def unmap_by_force(self, number: int) -> None:
-        """Unmap a device that somebody still has open: new requests fail at once, running ones are waited for.
-
-        For leftovers that nobody serves any more. It is no way round a hang: it waits for the same requests.
-        """
-        self._write("remove_single_major", f"{number} force", f"unmapping /dev/rbd{number} by force")
-
     def _map(
         self, name: ImageName, monitors: str, client: KernelClient, options: MappingOf[str, str], access: str
     ) -> Mapping:

@@ -156,12 +156,6 @@ class ClusterStore(HoldingStore):
             raise Conflict("the image was removed, or somebody else asked for a move at the same time; look again")
         return Move(to, found.mod_revision)
 
-    def cancel_move(self, uid: str) -> None:
-        """Forget a move that was asked for; none is no error."""
-        found = self._client.get(self.keys.move(uid))
-        if found is not None:
-            self.finish_move(uid, found.mod_revision)
-
     def _where_all_is_free(self, spec: ImageSpec, puts: list[Put]) -> int:
         """Write if neither the image nor anything that must be unique exists; returns the revision."""
         _check_paths(spec)

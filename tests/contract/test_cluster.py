@@ -156,10 +156,6 @@ def test_moves(room: Room) -> None:
     assert room.store.view().moves == {one.uid: second}
     room.store.finish_move(one.uid, second.revision)
     assert room.store.view().moves == {}
-    room.store.request_move(one.uid, Label("gw2"))
-    room.store.cancel_move(one.uid)
-    room.store.cancel_move(one.uid)
-    assert room.store.view().moves == {}
     with pytest.raises(NotFound, match="no image with uid"):
         room.store.request_move("0" * 16, Label("gw2"))
 

@@ -205,7 +205,7 @@ def test_refusals_are_named(gw: Rooms) -> None:
         mapping = k.map_image(NAME, log_in, held)
         with open(mapping.dev_path, "rb"):
             say(refused(k.unmap, mapping.number))
-            k.unmap_by_force(mapping.number)
+        k.unmap(mapping.number)
         say(k.mappings() == (held,))
         """,
     )
