@@ -1,4 +1,4 @@
-"""What should be: the words of DESIGN and README as frozen values, checked once, at the edge.
+"""What should be: the words of README as frozen values, checked once, at the edge.
 
 No I/O, no clock, no logger. A value that exists is valid: constructors refuse, with the reason.
 """

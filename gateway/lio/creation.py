@@ -1,7 +1,8 @@
 """Building an export, and what changes while it is there: portals and ACLs.
 
-Callers hold the lock on configfs (`gateway.lio.lock`) around each of these. The order is DESIGN's export order; a step
-that fails leaves what was built so far, and the next turn tears that down before it builds again.
+Callers hold the lock on configfs (`gateway.lio.lock`) around each of these. Nothing can be reached before all of it is
+there and was read back; a step that fails leaves what was built so far, and the next turn tears that down before it
+builds again.
 """
 
 from __future__ import annotations
