@@ -14,8 +14,6 @@ from gateway.errors import Stuck
 from gateway.lio.dump import without_secrets
 from gateway.lio.lock import ConfigfsLock, LockHolder
 
-pytestmark = pytest.mark.quick
-
 
 class Time:
     """A clock that only a sleep moves."""

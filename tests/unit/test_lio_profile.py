@@ -13,8 +13,6 @@ from gateway.model import DeviceAttributes, Identity, ImageName, ImageSpec, Iqn,
 from gateway.observed import Device, DeviceName, Portal, Target, Tpg
 from gateway.profile import DEVICE_FILES, TPG_SETTINGS, device_settings, differences, shown_identity
 
-pytestmark = pytest.mark.quick
-
 INITIATOR = Iqn("iqn.2026-11.io.rbdgate:ini1")
 STRANGER = Iqn("iqn.2026-11.io.rbdgate:stranger")
 SPEC = ImageSpec(

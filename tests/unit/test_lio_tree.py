@@ -16,8 +16,6 @@ from gateway.model import Iqn
 from gateway.observed import DeviceName, Portal
 from gateway.profile import DEVICE_FILES, TPG_SETTINGS
 
-pytestmark = pytest.mark.quick
-
 UID = "0123456789abcdef"
 NAME = DeviceName(UID, 7)
 IQN = Iqn("iqn.2026-11.io.rbdgate:disk1")

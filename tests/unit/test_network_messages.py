@@ -19,8 +19,6 @@ from gateway.network.netlink import attribute, attributes, expect
 from gateway.network.tcp import Peer, connection, segment
 from gateway.observed import Portal
 
-pytestmark = pytest.mark.quick
-
 MAC = bytes.fromhex("0217a4000001")
 V4, V6 = ipaddress.ip_address("10.77.1.100"), ipaddress.ip_address("fd77:1::100")
 LAN1 = Network.parse("storage-1=10.77.1.0/24,10.77.1.100-10.77.1.199")
