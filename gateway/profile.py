@@ -75,8 +75,9 @@ TPG_SETTINGS = (
     Setting("attrib/demo_mode_discovery", "0"),
     Setting("attrib/prod_mode_write_protect", "0"),
     Setting("attrib/default_cmdsn_depth", "128"),
-    # One connection, no recovery below the session: after a move nothing of the old session exists here, and with
-    # both times at 0 the initiator logs in again at once (RFC 7143 sections 13.15 and 13.16).
+    # One connection, no recovery below the session: after a move nothing of the old session exists here. With both
+    # times at 0 the wait before the next login is the initiator's own, for the larger of both sides' values counts
+    # (RFC 7143 section 13.15; open-iscsi's default is 2 s).
     Setting("param/MaxConnections", "1"),
     Setting("param/ErrorRecoveryLevel", "0"),
     Setting("param/DefaultTime2Wait", "0"),
