@@ -182,6 +182,20 @@ class Scene:
         """The node's kernel messages from line `since` on."""
         return self.run(node, "dmesg").splitlines()[since:]
 
+    def rbd(self, *arguments: str) -> None:
+        """Run Debian's `rbd` as the administrator of the lab's Ceph, as somebody outside of rbdgate would."""
+        enter = ["nsenter", f"--net=/run/netns/{self.ceph.netns}"]
+        words = ["rbd", "-c", str(self.ceph.conf), "--keyring", str(self.ceph.admin_keyring), *arguments]
+        subprocess.run([*enter, *words], check=True, capture_output=True, timeout=60)
+
+    def lift_fences(self, instances: set[str]) -> None:
+        """Take these off Ceph's blocklist, against all advice, and return when the OSD of the pool `rbd` knows."""
+        lift = [{"prefix": "osd blocklist", "blocklistop": "rm", "addr": address} for address in sorted(instances)]
+        self.ceph.commands(*lift)
+        self.unfenced_on_purpose |= instances
+        # An OSD hears of a new map when it is told, or with the next operation of a client that has it.
+        self.rbd("ls", "rbd")
+
     def blocklist(self) -> dict[str, str]:
         """Ceph's blocklist: each instance with when its entry ends."""
         (answer,) = self.ceph.commands({"prefix": "osd blocklist ls", "format": "json"})

@@ -21,14 +21,6 @@ def stored(scene: Scene) -> str:
     return "".join(scene.etcd.etcdctl("get", "--prefix", PREFIX + key).stdout for key in kept)
 
 
-def rbd(scene: Scene, *arguments: str) -> None:
-    """Run Debian's `rbd` as the administrator of the lab's Ceph, as somebody outside of rbdgate would."""
-    ceph = scene.ceph
-    enter = ["nsenter", f"--net=/run/netns/{ceph.netns}"]
-    command = [*enter, "rbd", "-c", str(ceph.conf), "--keyring", str(ceph.admin_keyring), *arguments]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-
-
 REFUSED = {
     "malformed IQN": (("initiator", "allow", IMAGE, "iqn.nonsense"), "iqn.nonsense"),
     "address outside every network": (
@@ -74,12 +66,12 @@ def test_an_address_in_use_is_refused_with_its_owner(scene: Scene, disk: Disk) -
 
 def foreign_journaling(scene: Scene, name: str) -> None:
     """An image with a feature that krbd does not have."""
-    rbd(scene, "create", name, "--size", "16M", "--image-feature", "exclusive-lock,journaling")
+    scene.rbd("create", name, "--size", "16M", "--image-feature", "exclusive-lock,journaling")
 
 
 def plain(scene: Scene, name: str) -> None:
     """An image as `rbd` makes it for krbd."""
-    rbd(scene, "create", name, "--size", "16M", "--image-feature", "layering")
+    scene.rbd("create", name, "--size", "16M", "--image-feature", "layering")
 
 
 ADOPT: dict[str, tuple[Callable[[Scene, str], None], Callable[[dict[str, str]], list[str]], str]] = {
@@ -103,7 +95,7 @@ def test_what_cannot_be_adopted_is_refused(scene: Scene, disk: Disk, case: str) 
         assert named in done.stderr
         assert stored(scene) == before
     finally:
-        rbd(scene, "rm", name)
+        scene.rbd("rm", name)
 
 
 def test_an_image_somebody_else_has_open_is_refused(scene: Scene, disk: Disk) -> None:
@@ -125,7 +117,7 @@ def test_an_image_somebody_else_has_open_is_refused(scene: Scene, disk: Disk) ->
             assert stored(scene) == before
         finally:
             watcher.communicate("\n", timeout=20)
-    rbd(scene, "rm", name)
+    scene.rbd("rm", name)
 
 
 @pytest.mark.parametrize(

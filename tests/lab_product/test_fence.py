@@ -72,9 +72,7 @@ def test_without_the_fence_the_checker_sees_a_stale_block(scene: Scene, disk: Di
     holder = overtake(scene, disk, write)
     lifted = set(scene.blocklist()) - set(before)
     assert lifted, "the takeover fenced nobody"
-    scene.unfenced_on_purpose |= lifted
-    lift = [{"prefix": "osd blocklist", "blocklistop": "rm", "addr": address} for address in sorted(lifted)]
-    scene.ceph.commands(*lift)
+    scene.lift_fences(lifted)
     scene.lab.heal(holder)
     scene.lab.resume(holder)
     verdict: dict[str, Any] = until("a stale block", lambda: stale(write), within=90)
