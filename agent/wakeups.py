@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 
 import structlog
-from gateway.store.watch import Watch
 
 from gateway.errors import RbdgateError
 from gateway.network import Changes
 from gateway.store.client import EtcdClient
+from gateway.store.watch import Watch
 
 log = structlog.get_logger("wakeups")
 

@@ -5,7 +5,6 @@ Pure: samples of the gateways' kernels and Ceph's blocklist go in, violations co
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Span:
-    """A time in which a node certainly had a portal enabled: two samples of one boot that agree; seconds."""
+    """A time in which a node certainly had a portal enabled: samples of one boot that agree; seconds."""
 
     node: str
     export: Export
@@ -51,12 +50,15 @@ def _token(device: str) -> int:
 
 
 def spans(node: str, lines: Iterable[str]) -> list[Span]:
-    """When the node had what enabled: from each sample to the next one of the same boot, where both say so."""
-    found = []
-    samples = list(read_samples(lines))
-    for (began, boot, exports), (ended, next_boot, after) in itertools.pairwise(samples):
-        if boot == next_boot:
-            found += [Span(node, export, began, ended) for export in exports & after]
+    """When the node had what enabled: from the first to the last of the samples in a row, of one boot, that say so."""
+    found: list[Span] = []
+    began: dict[Export, float] = {}
+    last, boot = 0.0, ""
+    for time, its_boot, exports in (*read_samples(lines), (0.0, "the end", frozenset[Export]())):
+        ended = began.keys() if its_boot != boot else began.keys() - exports
+        found += [Span(node, export, began[export], last) for export in ended]
+        began = {export: time if export in ended else began.get(export, time) for export in exports}
+        last, boot = time, its_boot
     return found
 
 

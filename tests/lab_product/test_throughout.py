@@ -6,7 +6,7 @@ from tests.lab_product.conftest import SAMPLES, fence_times
 from tests.lab_product.invariant import Span, spans, violations
 from tests.lab_product.scene import Scene
 
-SLACK = 1.0  # seconds by which two nodes' clocks may differ; the host's clock drives them all
+SLACK = 0.5  # seconds by which two nodes' clocks may differ; the host's clock drives them all
 
 
 def test_never_two_nodes_for_one_image(scene: Scene) -> None:

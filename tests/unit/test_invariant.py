@@ -25,6 +25,16 @@ def test_two_unfenced_nodes_are_reported() -> None:
     assert len(violations(OLDER + NEWER, {"10.0.0.1:0/1": 15.0}, slack=0.5)) == 1
 
 
+def test_two_unfenced_nodes_are_reported_however_short_the_period_of_the_samples() -> None:
+    """Samples in a row make one span: an overlap of many short looks counts as a whole."""
+    looks = [n * 0.5 for n in range(100)]
+    older = spans("gw1", sampled(*((time, "a", [OLD]) for time in looks)))
+    newer = spans("gw2", sampled(*((time + 0.1, "b", [NEW]) for time in looks[50:])))
+    assert [(span.began, span.ended) for span in older] == [(0.0, 49.5)]
+    assert len(violations(older + newer, {}, slack=1.0)) == 1
+    assert violations(older + newer, {"10.0.0.1:0/1": 25.0}, slack=1.0) == []
+
+
 def test_a_fence_in_time_excuses_the_older_node() -> None:
     """A paused node that is fenced before the next one exports breaks nothing."""
     assert violations(OLDER + NEWER, {"10.0.0.1:0/1": 9.0}, slack=0.5) == []
