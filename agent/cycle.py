@@ -196,6 +196,7 @@ class Cycle:
         if not self._workers.busy():
             try:
                 for step in turn.plan.last:
+                    log.info("step", step=type(step).__name__, all=True)
                     apply(step, hands)
             except RbdgateError as error:
                 log.warning("clean-up postponed", error=str(error), kind=type(error).__name__)
