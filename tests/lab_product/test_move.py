@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.writing import Writing
 
-
 NOT_AT_REST = ("event=step", "event=planned", "turn failed", "image failed", "clean-up postponed", "not cut")
 
 
