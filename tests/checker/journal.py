@@ -86,6 +86,10 @@ class History:
         times = [write.ended or write.began for write in self.writes.values()]
         return max([self.run.began, self.ended or 0, *times, *(time for _, time in self.marks)])
 
+    def in_flight(self, time: int) -> int:
+        """How many writes were under way at that time."""
+        return sum(w.began <= time and (w.ended is None or w.ended > time) for w in self.writes.values())
+
     def mark(self, name: str) -> int:
         """When that event was marked (the last time, if several); KeyError if it never was."""
         return dict(self.marks)[name]
@@ -201,10 +205,3 @@ def longest_stall(history: History, since: int | None = None, until: int | None 
             if ended > since and began < until and ended - began > longest.seconds * SECOND:
                 longest = Stall((ended - began) / SECOND, lane, began, ended)
     return longest
-
-
-def acknowledged_between(history: History, since: int, until: int | None = None) -> int:
-    """How many writes were acknowledged after `since` and up to `until` (or the end)."""
-    until = history.last_time if until is None else until
-    ends = [write.ended for write in history.writes.values() if write.acknowledged and write.ended is not None]
-    return sum(since < ended <= until for ended in ends)

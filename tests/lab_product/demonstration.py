@@ -140,7 +140,7 @@ def restart_agent(scene: Scene, writing: Writing) -> None:
         wheel = scene.lab.wheel(NEXT)
         for node in scene.gateways:
             scene.lab.install(node, wheel)
-        sessions = scene.sessions()
+        sessions = scene.target_sessions(holder)
         writing.mark("restart")
         normal = writing.stall("moved", "restart").seconds
         say(f"  longest stall of the writer before, all in order: {normal:.2f} s")
@@ -153,7 +153,7 @@ def restart_agent(scene: Scene, writing: Writing) -> None:
         scene.wait_serving(IMAGE, by=holder)
         writing.wait_acknowledged()
         writing.mark("restarted")
-        if scene.sessions() != sessions:
+        if scene.target_sessions(holder) != sessions:
             raise AssertionError("an iSCSI session was renewed by restarting the agent")
         tell(writing, "restart", "restarted")
 

@@ -163,6 +163,10 @@ class Scene:
             ' echo "${s##*/} $(cat $s/targetname) $(cat $s/tpgt) $(cat $s/creator 2>/dev/null)"; done',
         )
 
+    def target_sessions(self, node: str) -> str:
+        """The sessions as the target's kernel on that gateway numbers them: a renewed one has another number."""
+        return self.shell(node, "cat /sys/kernel/config/target/iscsi/iqn*/tpgt_*/acls/*/info 2>/dev/null | grep -a SID")
+
     def agent_pid(self, node: str) -> str:
         """The agent's pid on that node; "0" while there is none."""
         return self.run(node, "systemctl", "show", "--property=MainPID", "--value", "rbdgate-agent.service").strip()

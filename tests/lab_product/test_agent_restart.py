@@ -40,7 +40,7 @@ def assert_untouched(scene: Scene, write: Writing, sessions: str, log_lines: int
 def test_killing_the_agent_touches_no_session(scene: Scene, disk: Disk, write: Writing) -> None:
     """After `kill -9` of the holder's agent its successor goes on with lease and claim, and no initiator notices."""
     holder = scene.holder(disk.image)
-    target_side = target_sessions(scene, holder)
+    target_side = scene.target_sessions(holder)
     sessions, lines = scene.sessions(), len(scene.kernel_log("ini1"))
     write.mark("normal")
     for_seconds(PAST_A_LEASE)
@@ -48,7 +48,7 @@ def test_killing_the_agent_touches_no_session(scene: Scene, disk: Disk, write: W
     write.mark("event")
     scene.kill_agent(holder)
     scene.wait_serving(disk.image, by=holder)
-    assert target_sessions(scene, holder) == target_side
+    assert scene.target_sessions(holder) == target_side
     assert_untouched(scene, write, sessions, lines, normal)
 
 
@@ -56,7 +56,7 @@ def test_an_upgrade_touches_no_session(scene: Scene, disk: Disk, write: Writing)
     """A wheel of another version takes over from the running one without an initiator noticing."""
     holder = scene.holder(disk.image)
     wheel = scene.lab.wheel(NEXT)
-    target_side = target_sessions(scene, holder)
+    target_side = scene.target_sessions(holder)
     sessions, lines = scene.sessions(), len(scene.kernel_log("ini1"))
     write.mark("normal")
     for_seconds(PAST_A_LEASE)
@@ -65,22 +65,17 @@ def test_an_upgrade_touches_no_session(scene: Scene, disk: Disk, write: Writing)
     scene.upgrade(holder, wheel)
     until(f"{holder} runs {NEXT}", lambda: scene.rbdgate("node", "show", holder)["version"] == NEXT, within=60)
     scene.wait_serving(disk.image, by=holder)
-    assert target_sessions(scene, holder) == target_side
+    assert scene.target_sessions(holder) == target_side
     assert_untouched(scene, write, sessions, lines, normal)
-
-
-def target_sessions(scene: Scene, node: str) -> str:
-    """The sessions as the target's kernel numbers them."""
-    return scene.shell(node, "cat /sys/kernel/config/target/iscsi/iqn*/tpgt_*/acls/*/info 2>/dev/null | grep -a SID")
 
 
 def is_withdrawn(scene: Scene, node: str, iqn: str) -> bool:
     """Whether the node has neither an enabled portal of the target nor a portal address any more."""
     script = (
         f"cat /sys/kernel/config/target/iscsi/{iqn}/tpgt_*/enable 2>/dev/null | grep -q 1 && echo enabled;"
-        " ip -o address show | grep -oE '10\\.77\\.[12]\\.1[0-9][0-9]/'"
+        " ip -o address show | grep -oE '10\\.77\\.[12]\\.1[0-9][0-9]/'; echo looked"
     )
-    return not scene.shell(node, script, check=False).strip()
+    return scene.shell(node, script, check=False).split() == ["looked"]
 
 
 def test_the_guard_withdraws_for_a_stopped_agent(scene: Scene, disk: Disk, write: Writing) -> None:

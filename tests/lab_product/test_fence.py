@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,9 @@ from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
 SETTINGS = "/etc/rbdgate/rbdgate.toml"
+REFUSED_WRITE = re.compile(r"rbd\d+: write .*result -108")
+"""What krbd says of a write that an OSD refused; its watch is refused too, and says so in other words."""
+
 LANES = 8
 BLOCKS = 64  # few, so that what was queued in the old holder is overwritten soon
 
@@ -42,7 +46,7 @@ def test_a_stale_write_is_refused(scene: Scene, disk: Disk, write: Writing) -> N
     scene.lab.resume(holder)
     refused = until(
         "a write refused with -108 on the old holder",
-        lambda: [line for line in scene.kernel_log(holder, lines[holder]) if "-108" in line],
+        lambda: [line for line in scene.kernel_log(holder, lines[holder]) if REFUSED_WRITE.search(line)],
         within=60,
     )
     assert refused
@@ -98,8 +102,9 @@ def test_a_fence_that_cannot_be_confirmed_exports_nothing(scene: Scene, disk: Di
     assert "fence" in image["reason"] or "blocklist" in image["reason"], image["reason"]
     for node in others:
         exported = scene.shell(
-            node, f"cat /sys/kernel/config/target/iscsi/{disk.iqn}/tpgt_*/enable 2>/dev/null", check=False
+            node, f"cat /sys/kernel/config/target/iscsi/{disk.iqn}/tpgt_*/enable 2>/dev/null; echo looked"
         )
+        assert "looked" in exported
         assert "1" not in exported, f"{node} exports without a confirmed fence"
     assert all(path["state"] == "down" for path in image["paths"])
     scene.ceph.mon.signal(signal.SIGCONT)

@@ -75,4 +75,5 @@ def test_two_nodes_lose_power_at_once(scene: Scene, disk: Disk, write: Writing) 
 
 def clean(scene: Scene, nodes: tuple[str, ...], disk: Disk) -> bool:
     """Whether none of the nodes has a target of the disk left."""
-    return all(disk.iqn not in scene.shell(n, "ls /sys/kernel/config/target/iscsi", check=False) for n in nodes)
+    looks = [scene.shell(node, "ls /sys/kernel/config/target/iscsi; echo looked", check=False) for node in nodes]
+    return all("looked" in look and disk.iqn not in look for look in looks)

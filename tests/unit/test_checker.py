@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.checker.block import BLOCK, SECTOR, Found, decode, encode
-from tests.checker.journal import BadJournal, History, acknowledged_between, longest_stall, parse
+from tests.checker.journal import BadJournal, History, longest_stall, parse
 from tests.checker.verify import UNREADABLE, judge
 
 RUN = bytes(range(16))
@@ -132,7 +132,12 @@ def test_the_longest_stall_is_the_longest_gap_of_one_lane() -> None:
     assert longest_stall(journal).seconds == 3.0
     assert longest_stall(journal, until=900000).seconds == 1.0
     assert longest_stall(journal, since=journal.mark("cut")).began == 1000000
-    assert acknowledged_between(journal, 500000) == 3
+
+
+def test_a_write_is_in_flight_from_its_beginning_to_its_end() -> None:
+    """What was handed over and has not come back counts, whatever its lane; what is done does not."""
+    journal = history("w 0 0 1 10", "w 1 1 2 20", "a 0 0 1 30", "a 1 1 2 40", "w 0 0 3 50")
+    assert [journal.in_flight(time) for time in (9, 10, 25, 35, 45, 99)] == [0, 1, 2, 1, 0, 1]
 
 
 def test_a_lane_that_hangs_to_the_end_counts_as_a_stall() -> None:
