@@ -1,8 +1,8 @@
 """The act: carries out one step of a plan. No policy here; what a step did is read back by the next observation.
 
-The takeover's middle (DESIGN.md (c) to (e)) is one step, `TakeHold`, because each of its acts rests on what the one
-before has read: who may have the image open is read *after* the claim was won, exactly those are fenced, and the
-header is swapped against exactly the holder that was read.
+The takeover's middle (who may have the image open, the fence, the swap of its header) is one step, `TakeHold`, because
+each of its acts rests on what the one before has read: who may have the image open is read *after* the claim was won,
+exactly those are fenced, and the header is swapped against exactly the holder that was read.
 """
 
 from __future__ import annotations

@@ -144,23 +144,6 @@ def adoption_obstacles(facts: ImageFacts, ours: Collection[Instance]) -> tuple[s
     return tuple(obstacles)
 
 
-def delete_image(connection: CephConnection, name: ImageName, image_id: str) -> None:
-    """Remove the image of that name and id; Refused while anybody has it open or it has snapshots.
-
-    Takes as long as the image has objects to look for: minutes for a large one.
-    """
-    facts = describe_image(connection, name)
-    if facts.image_id != image_id:
-        raise Refused(f"image {name} is another one now (id {facts.image_id}, not {image_id}); it is left alone")
-    if facts.openers:
-        raise Refused(f"image {name} is open at {_listed(facts.openers)}; it can be deleted when nobody has it open")
-    with (
-        connection.pool(name.pool, name.namespace) as ioctx,
-        storage_errors(f"deleting image {name}", timed_out=OutcomeUnknown),
-    ):
-        rbd.RBD().remove(ioctx, name.name)
-
-
 def break_locks(connection: CephConnection, name: ImageName, fenced: Collection[Instance]) -> None:
     """Take the image's lock from owners that are fenced already, and from no others.
 

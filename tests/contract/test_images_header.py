@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import rbd
 
 from gateway.errors import (
     Conflict,
@@ -25,7 +26,7 @@ from gateway.images.header import (
     take_over,
 )
 from gateway.images.holder import HOLDER_XATTR, Holder
-from gateway.images.image import delete_image, describe_image
+from gateway.images.image import describe_image
 from gateway.images.metadata import SPEC_KEY, read_metadata, write_metadata
 from gateway.images.sequence import EMPTY_PR_INFO, next_pr_info, sequence_of
 from gateway.model import Instance, Label
@@ -163,7 +164,8 @@ def test_a_removed_header_stays_removed(connection: CephConnection, new_image: N
     name, header = new_image()
     take_over(header, None, A)
     seen = header.read()
-    delete_image(connection, name, header.image_id)
+    with connection.pool("rbd") as ioctx:
+        rbd.RBD().remove(ioctx, name.name)
     with pytest.raises(Conflict):
         header.swap(seen, holder=B, pr_info=b"x")
     for act in (lambda: take_over(header, A, B), lambda: write_metadata(header, SPEC_KEY, "x"), header.read):

@@ -19,9 +19,9 @@ from gateway.images.image import (
     adoption_obstacles,
     create_anchor,
     create_image,
-    delete_image,
     describe_image,
 )
+from gateway.images.trash import move_to_trash
 from gateway.model import ImageName
 from gateway.observed import ANCHOR
 from tests.contract.ceph_under_test import Ceph, NewImage
@@ -104,7 +104,7 @@ def test_adopt_refuses_what_the_kernel_cannot_map(connection: CephConnection) ->
 
 
 def test_foreign_openers_are_named_and_block(ceph: Ceph, connection: CephConnection, new_image: NewImage) -> None:
-    """A client that has the image open is named by its instance; it blocks adoption and deletion, and looking is
+    """A client that has the image open is named by its instance; it blocks adoption and the trash, and looking is
     not opening."""
     name, header = new_image()
     with ceph.connect() as stranger, stranger.pool("rbd") as ioctx, rbd.Image(ioctx, name.name) as image:
@@ -116,21 +116,24 @@ def test_foreign_openers_are_named_and_block(ceph: Ceph, connection: CephConnect
         assert str(stranger.instance) in reason
         assert adoption_obstacles(facts, (stranger.instance,)) == ()
         with pytest.raises(Refused, match=str(stranger.instance)):
-            delete_image(connection, name, header.image_id)
+            move_to_trash(connection, name, header.image_id)
     with pytest.raises(Refused, match="another one"):
-        delete_image(connection, name, "0123")
-    delete_image(connection, name, header.image_id)
+        move_to_trash(connection, name, "0123")
+    move_to_trash(connection, name, header.image_id)
     with pytest.raises(NotFound):
         describe_image(connection, name)
 
 
-def test_an_image_with_snapshots_is_not_deleted(connection: CephConnection, new_image: NewImage) -> None:
-    """Deleting says that snapshots are in the way."""
+def test_an_image_goes_to_the_trash_with_its_snapshots(connection: CephConnection, new_image: NewImage) -> None:
+    """Nothing is destroyed: the image can be restored from the trash, snapshots and all."""
     name, header = new_image()
-    with connection.pool("rbd") as ioctx, rbd.Image(ioctx, name.name) as image:
-        image.create_snap("monday")
-    with pytest.raises(Refused, match="snapshots"):
-        delete_image(connection, name, header.image_id)
+    with connection.pool("rbd") as ioctx:
+        with rbd.Image(ioctx, name.name) as image:
+            image.create_snap("monday")
+        move_to_trash(connection, name, header.image_id)
+        rbd.RBD().trash_restore(ioctx, header.image_id, name.name)
+        with rbd.Image(ioctx, name.name, read_only=True) as image:
+            assert [snapshot["name"] for snapshot in image.list_snaps()] == ["monday"]
 
 
 def test_namespaces_are_separate(connection: CephConnection, ceph: Ceph) -> None:

@@ -149,12 +149,6 @@ class Scene:
         paths = self.run(initiator, "multipathd", "show", "paths", "raw", "format", "%w %t %T", check=False)
         return sum(line.split()[:2] == [wwid, "active"] for line in paths.splitlines())
 
-    def log_out(self, disk: Disk, initiator: str = "ini1") -> None:
-        """Take the disk away from the initiator, as an administrator would."""
-        self.run(initiator, "multipath", "-f", disk.device.rpartition("/")[2], check=False)
-        self.run(initiator, "iscsiadm", "-m", "node", "-T", disk.iqn, "--logout", within=120, check=False)
-        self.run(initiator, "iscsiadm", "-m", "node", "-T", disk.iqn, "-o", "delete", check=False)
-
     def sessions(self, initiator: str = "ini1") -> str:
         """The initiator's sessions as the kernel numbers them, with their targets: unchanged if none was renewed."""
         return self.shell(
