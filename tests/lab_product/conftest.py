@@ -29,7 +29,9 @@ HEALTHY_WITHIN = 120.0  # seconds a cluster gets to be whole again after a test
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker that gives the writer its options."""
-    config.addinivalue_line("markers", "writer(lanes, blocks, read_every): how the checking writer of a test writes")
+    config.addinivalue_line(
+        "markers", "writer(lanes, blocks, rate, read_every): how the checking writer of a test writes"
+    )
 
 
 @pytest.fixture(scope="session")

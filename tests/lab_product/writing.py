@@ -38,6 +38,7 @@ class Writing:
         blocks: int = 256,
         lanes: int = 4,
         read_every: int = 4,
+        rate: int = 0,
     ) -> None:
         self._lab, self._initiator, self.name = lab, initiator, name
         self._journal, self._control = f"{HOME}/{name}.journal", f"{HOME}/{name}.control"
@@ -47,7 +48,7 @@ class Writing:
             "systemd-run", "--quiet", f"--unit=checker-{name}", f"--working-directory={HOME}",
             "/usr/bin/python3", "-m", "tests.checker.writer", "--device", device, "--journal", self._journal,
             "--control", self._control, "--offset", str(offset), "--blocks", str(blocks), "--lanes", str(lanes),
-            "--read-every", str(read_every),
+            "--read-every", str(read_every), "--rate", str(rate),
         )  # fmt: skip
         until("the writer's first acknowledged write", lambda: self._acknowledged() > 0, within=60)
 
