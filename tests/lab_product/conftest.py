@@ -15,11 +15,13 @@ import pytest
 from gateway.timers import BLOCKLIST_EXPIRY
 from tests.checker.journal import longest_stall
 from tests.lab.cluster import Lab
+from tests.lab.layout import RUNS
 from tests.lab.machine import State
 from tests.lab_product.scene import Disk, Scene, keep_logs
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
+NAME = "product"
 IMAGE = "rbd/product"
 SAMPLES = "/var/tmp/rbdgate-samples"  # inside a gateway, where root is alone
 SAMPLER = Path(__file__).with_name("sampler.py")
@@ -40,9 +42,9 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
     given = os.environ.get("RBDGATE_LAB")
-    lab = Lab(given or "product")
+    lab = Lab(given or f"{NAME}-{os.getpid()}")  # two runs at once must not take each other's lab down
     if not given:
-        lab.down()  # what an interrupted run left behind
+        remove_orphans()
         lab.up(gateways=3, initiators=1)
     scene = Scene(lab)
     for node in scene.gateways:
@@ -52,6 +54,13 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
         _remarks.append(f"what the nodes said is kept in {keep_logs(lab)}")
     if not given:
         lab.down()
+
+
+def remove_orphans() -> None:
+    """Take down the labs of runs that were killed."""
+    for run in RUNS.glob(f"{NAME}-*"):
+        if not Path("/proc", run.name.removeprefix(f"{NAME}-")).exists():
+            Lab(run.name).down()
 
 
 def install_sampler(scene: Scene, node: str) -> None:
