@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,11 @@ class NodeCommandFailed(LabError):
         said = (done.stderr.strip() or done.stdout.strip())[-2000:]
         super().__init__(f"{command[:300]} on {node} ended with {done.returncode}: {said}")
         self.done = done
+
+
+def own_name(what: str) -> str:
+    """A lab's name that another checkout's tests do not use, and the next run of this one's finds again."""
+    return f"{what}-{zlib.crc32(str(Path(__file__).resolve().parents[2]).encode()):08x}"
 
 
 class Lab:
