@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cluster import Lab
+from tests.lab.cluster import Lab, own_name
 
-_NAME = "rooms"
+_NAME = own_name("rooms")
 _LIBRARY = "/run/rbdgate-rooms"
 _ROOT = Path(__file__).resolve().parents[2]
 
