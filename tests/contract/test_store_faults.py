@@ -112,8 +112,16 @@ def test_without_quorum_every_call_ends(hurt: Etcd, client: EtcdClient, prefix: 
         with _within(2.0), pytest.raises(StoreUnavailable):
             client.keepalive_once(lease)
     hurt.heal()
-    assert client.keepalive_once(lease) == 60
+    _wait(lambda: _renews(client, lease), BOUND)
     client.revoke_lease(lease)
+
+
+def _renews(client: EtcdClient, lease: int) -> bool:
+    """One keepalive asks one member once, and a channel that was refused rests for up to 1.5 s: a no is no verdict."""
+    try:
+        return client.keepalive_once(lease) == 60
+    except StoreUnavailable:
+        return False
 
 
 def test_a_write_nobody_received_was_not_done(hurt: Etcd, client: EtcdClient, prefix: str) -> None:
