@@ -137,6 +137,8 @@ def planned_move(scene: Scene, writing: Writing) -> None:
 def restart_agent(scene: Scene, writing: Writing) -> None:
     """Upgrade every gateway's agent to another version, then kill the holder's; no session notices."""
     holder = scene.holder(IMAGE)
+    # A node has one processor: what is asked of the holder's command line would be measured along with its agent.
+    scene.front = next(node for node in scene.gateways if node != holder)
     with chapter(f"upgrade every agent to {NEXT}, kill -9 the holder's"):
         wheel = scene.lab.wheel(NEXT)
         for node in scene.gateways:
