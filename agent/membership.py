@@ -219,7 +219,7 @@ class Membership:
             self._on_change("live")
 
     def _word(self, lease: int, view: ClusterView, kernel: Kernel) -> LiveNode:
-        anchor = anchor_of(kernel, view.settings.anchor_pool)
+        anchor = anchor_of(kernel.mappings, view.settings.anchor_pool)
         instances = {i for i in (anchor.instance if anchor else None, self._link.instance) if i is not None}
         found = {address for link in kernel.networks.values() for address in link.addresses}
         own = {address for address in found if view.settings.network_of(address) is not None}

@@ -190,8 +190,7 @@ class NodeKernel:
 
     def _anchor(self) -> Mapping:
         pool = self._known_view().settings.anchor_pool
-        mappings = self._krbd.mappings()
-        anchor = anchor_of(Kernel((), (), mappings, {}, frozenset(), {}), pool)
+        anchor = anchor_of(self._krbd.mappings(), pool)
         if anchor is None:
             raise StorageUnavailable(f"the anchor image {pool}/{ANCHOR} is not mapped on this node")
         return anchor

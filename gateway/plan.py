@@ -9,6 +9,7 @@ withdrawn and built anew, through the whole takeover: doing too much there costs
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -92,9 +93,9 @@ def path_is_up(spec: ImageSpec, path: Path, kernel: Kernel) -> bool:
     )
 
 
-def anchor_of(kernel: Kernel, settings_pool: str) -> Mapping | None:
-    """The anchor whose client instance this node's maps use: the newest there is."""
-    anchors = [m for m in kernel.mappings if _is_anchor(m) and m.pool == settings_pool]
+def anchor_of(mappings: Iterable[Mapping], settings_pool: str) -> Mapping | None:
+    """Among a node's mappings, the anchor whose client instance its maps use: the newest there is."""
+    anchors = [m for m in mappings if _is_anchor(m) and m.pool == settings_pool]
     return max(anchors, key=lambda m: m.generation or 0, default=None)
 
 
@@ -178,7 +179,7 @@ class _Planner:
     def __init__(self, situation: Situation) -> None:
         self.view, self.kernel, self.me, self.busy = situation.view, situation.kernel, situation.me, situation.busy
         self.waited, self.stagger = situation.waited, situation.stagger
-        self.anchor = anchor_of(self.kernel, self.view.settings.anchor_pool)
+        self.anchor = anchor_of(self.kernel.mappings, self.view.settings.anchor_pool)
         self.cut: set[Address] = set()
         self.images: dict[str, tuple[Step, ...]] = {}
         self.reasons: dict[str, str] = {}

@@ -163,7 +163,7 @@ class FakeKernel:
 
     def anchor_instance(self) -> Instance:
         """The anchor's client."""
-        anchor = anchor_of(self.state, self.settings_pool)
+        anchor = anchor_of(self.state.mappings, self.settings_pool)
         if anchor is None:
             raise NotFound("no anchor")
         return anchor.instance
@@ -171,7 +171,7 @@ class FakeKernel:
     def map_image(self, spec: ImageSpec, client: Instance) -> None:
         """Map an image on the anchor's client, if that is this one; it must have been taken first."""
         self.before("map_image")
-        anchor = anchor_of(self.state, self.settings_pool)
+        anchor = anchor_of(self.state.mappings, self.settings_pool)
         assert anchor is not None
         if anchor.instance != client:
             raise Inconsistent(f"{spec.name} was taken for {client}")

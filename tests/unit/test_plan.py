@@ -73,7 +73,7 @@ class Node:
 
     def speak(self) -> None:
         """Put the node's word into the store, as the membership does before each plan."""
-        anchor = anchor_of(self.kernel.state, "rbd")
+        anchor = anchor_of(self.kernel.state.mappings, "rbd")
         instances = tuple(sorted({self.storage.instance} | ({anchor.instance} if anchor else set())))
         networks = tuple(sorted(n for n, i in self.kernel.state.networks.items() if i.up))
         word = LiveNode(self.name, self.lease, "boot", "1", networks, instances)
