@@ -78,10 +78,11 @@ class Cycle:
         workers: Workers,
         wake: Wake,
         guard_sign: Callable[[], float | None],
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self._node, self._version, self._timers = node, version, timers
         self._membership, self._observer, self._workers = membership, observer, workers
-        self._wake, self._guard_sign = wake, guard_sign
+        self._wake, self._guard_sign, self._clock = wake, guard_sign, clock
         self._unclaimed_since: dict[str, float] = {}
         self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
         self._blocklist_checked = 0.0
@@ -102,7 +103,7 @@ class Cycle:
             try:
                 turn = self.turn()
                 if turn is None or not turn.plan.empty:
-                    pause = self._workers.next_retry(boottime(), pause)
+                    pause = self._workers.next_retry(self._clock(), pause)
                 if not self._guarded() or self._doubted_since is not None:
                     pause = min(pause, GUARD_AGAIN)
             except RbdgateError as error:
@@ -124,7 +125,7 @@ class Cycle:
             self._carry_out(turn)
             self._say(f"not serving: {reason}" + (f" ({self._unread})" if view is None else ""))
             return turn
-        if not self._membership.tenure.runs(boottime()):
+        if not self._membership.tenure.runs(self._clock()):
             turn = Turn(view, kernel, plan_nothing(kernel))
         elif view is None:
             self._say(f"serving what is held while the tenure runs: {self._unread}")
@@ -134,7 +135,7 @@ class Cycle:
                 view=view,
                 kernel=kernel,
                 me=self._me(),
-                waited=self._waited(view, boottime()),
+                waited=self._waited(view, self._clock()),
                 stagger=self._timers.claim_stagger,
                 busy=busy,
             )
@@ -163,7 +164,7 @@ class Cycle:
 
         After a pause of the whole machine the guard's sign is as old as the pause, until the guard has had its turn.
         """
-        sign, now = self._guard_sign(), boottime()
+        sign, now = self._guard_sign(), self._clock()
         if sign is None:
             return False
         if now - sign < GUARD_STALE:
@@ -179,7 +180,7 @@ class Cycle:
         return {uid: now - since for uid, since in self._unclaimed_since.items()}
 
     def _carry_out(self, turn: Turn) -> None:
-        hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, boottime()))
+        hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, self._clock()))
         for step in turn.plan.first:
             log.info("step", step=type(step).__name__, all=True)
             try:
@@ -203,7 +204,7 @@ class Cycle:
 
     def _carry_out_image(self, name: str, steps: tuple[Step, ...], hands: Hands) -> None:
         for step in steps:
-            began = boottime()
+            began = self._clock()
             try:
                 apply(step, hands)
             except Blocklisted as error:
@@ -212,7 +213,7 @@ class Cycle:
             except TenureOver:
                 self._membership.prove()
                 raise
-            log.info("step", image=name, step=type(step).__name__, seconds=round(boottime() - began, 3))
+            log.info("step", image=name, step=type(step).__name__, seconds=round(self._clock() - began, 3))
             if isinstance(step, Claim):
                 self._membership.prove()
         if steps:
@@ -224,7 +225,7 @@ class Cycle:
         Only what changed since it was last written is written; a failure costs a nudge, nothing else.
         """
         tenure = self._membership.tenure
-        if turn.view is None or not tenure.runs(boottime()):
+        if turn.view is None or not tenure.runs(self._clock()):
             return
         held = {uid: claim.token for uid, claim in turn.view.claims.items() if claim.lease == tenure.lease}
         self._told = {uid: told for uid, told in self._told.items() if held.get(uid) == told[0]}
@@ -242,7 +243,7 @@ class Cycle:
 
     def _check_blocklist(self, turn: Turn) -> None:
         """Now and then, hold the fences on record and this node's own instances against Ceph's blocklist."""
-        now = boottime()
+        now = self._clock()
         connected = self._membership.rados_instance() is not None
         if connected and turn.view is not None and now - self._blocklist_checked >= self._timers.blocklist_check:
             self._blocklist_checked = now

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from gateway.errors import BadInput
 
@@ -214,6 +215,8 @@ class ImageSpec:
 
     `uid` (16 hex digits) names the export on the nodes and never changes; `image_id` is RBD's own id, so that an
     image that was removed and made anew under the old name is not mistaken for this one. `size` is in bytes.
+    `initiators` may log in, and so may the members of `groups`. The image is at node `pin` while that one can serve it,
+    never at a node of `keep_away`, and at none while it is `stopped`.
     """
 
     name: ImageName
@@ -225,6 +228,10 @@ class ImageSpec:
     initiators: tuple[Iqn, ...] = ()
     attributes: DeviceAttributes = field(default_factory=DeviceAttributes)
     deleting: bool = False
+    groups: tuple[Label, ...] = ()
+    pin: Label | None = None
+    keep_away: tuple[Label, ...] = ()
+    stopped: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{16}", self.uid):
@@ -241,6 +248,12 @@ class ImageSpec:
             raise BadInput(f"image {self.name}: two of its paths have the same address")
         if len(set(self.initiators)) != len(self.initiators):
             raise BadInput(f"image {self.name}: an initiator is listed twice")
+        if len(set(self.groups)) != len(self.groups):
+            raise BadInput(f"image {self.name}: a group of initiators is listed twice")
+        if len(set(self.keep_away)) != len(self.keep_away):
+            raise BadInput(f"image {self.name}: a node to keep away from is listed twice")
+        if self.pin is not None and self.pin in self.keep_away:
+            raise BadInput(f"image {self.name} cannot be pinned to node {self.pin} and kept away from it")
 
 
 class NodeState(Enum):
@@ -249,6 +262,27 @@ class NodeState(Enum):
     ACTIVE = "active"
     DRAIN = "drain"
     MAINTENANCE = "maintenance"
+
+
+USUAL_WEIGHT = 100
+"""The weight of a node of which nobody said anything else."""
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """What an operator has asked of a node, and why.
+
+    `weight` (1 to 1000) is its share of the images: a node of weight 200 takes twice as many as one of 100.
+    A node in DRAIN gives away what others can take and keeps the rest; one in MAINTENANCE keeps nothing.
+    """
+
+    state: NodeState = NodeState.ACTIVE
+    weight: int = USUAL_WEIGHT
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.weight <= 1000:
+            raise BadInput(f"weight {self.weight}: use 1 to 1000; {USUAL_WEIGHT} is the usual")
 
 
 @dataclass(frozen=True)
@@ -333,6 +367,10 @@ class LiveNode:
     instances: tuple[Instance, ...]
     addresses: tuple[Address, ...] = ()
     """The node's own addresses in the cluster's networks: never portals."""
+    obstacle: str = ""
+    """Why it can serve no image now, in one sentence; empty if it can. Others wait for it, or do without it."""
+    macs: tuple[str, ...] = ()
+    """The hardware addresses of its interfaces in the cluster's networks: an ARP answer from one is no stranger's."""
 
 
 @dataclass(frozen=True)
@@ -359,10 +397,19 @@ class Connection:
 
 @dataclass(frozen=True)
 class Move:
-    """An operator's wish that an image be held by a certain node; `revision` is where it was written."""
+    """A wish that an image be held by a certain node; `revision` is where it was written, 0 while it is not.
+
+    An operator's has no `why`; one that a holder wrote down by itself (drain, lost link, fail-back) says there why.
+    """
 
     to: Label
     revision: int
+    why: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why the image is to go, in words."""
+        return self.why or "an operator's move"
 
 
 @dataclass(frozen=True)
@@ -379,13 +426,26 @@ class ClusterView:
     images: Mapping[ImageName, ImageSpec]
     revisions: Mapping[ImageName, int]
     broken: Mapping[str, str]
-    nodes: Mapping[Label, NodeState]
+    nodes: Mapping[Label, NodeRecord]
     live: Mapping[Label, LiveNode]
     claims: Mapping[str, Claim]
     records: tuple[HolderRecord, ...]
     moves: Mapping[str, Move]
     fences: Mapping[Instance, FenceIntent]
+    groups: Mapping[Label, tuple[Iqn, ...]] = field(default_factory=dict)
+    """The groups of initiators, by name."""
+    served: frozenset[Address] = frozenset()
+    """The portal addresses that a gateway has served before: they are known to be ours, and not probed again."""
+
+    @cached_property
+    def _by_uid(self) -> Mapping[str, ImageSpec]:
+        return {spec.uid: spec for spec in self.images.values()}
 
     def spec_of(self, uid: str) -> ImageSpec | None:
         """The image of that uid, if its spec is there and readable."""
-        return next((spec for spec in self.images.values() if spec.uid == uid), None)
+        return self._by_uid.get(uid)
+
+    def state_of(self, node: Label) -> NodeState | None:
+        """What an operator asked of a node; None of one that never joined, or whose record cannot be read."""
+        record = self.nodes.get(node)
+        return record.state if record is not None else None

@@ -30,7 +30,7 @@ def candidates(view: ClusterView, spec: ImageSpec) -> tuple[Candidate, ...]:
     wanted = {path.network for path in spec.paths}
     move = view.moves.get(spec.uid)
     ranked: list[tuple[bool, int, float, Candidate]] = []
-    active = [node for node in view.live if view.nodes.get(node) is NodeState.ACTIVE]
+    active = [node for node in view.live if view.state_of(node) is NodeState.ACTIVE]
     for node in active:
         up = wanted & set(view.live[node].networks)
         asked = move is not None and move.to == node
@@ -46,7 +46,7 @@ def should_leave(view: ClusterView, spec: ImageSpec, holder: Label) -> str | Non
     move = view.moves.get(spec.uid)
     if move is None or move.to == holder:
         return None
-    if view.nodes.get(move.to) is NodeState.ACTIVE and has_clients(view, move.to):
+    if view.state_of(move.to) is NodeState.ACTIVE and has_clients(view, move.to):
         return f"an operator moves it to {move.to}"
     return None
 

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from gateway.errors import BadInput
-from gateway.model import ClusterView, ImageSpec, Label, NodeState
+from gateway.model import ClusterView, ImageSpec, Label, NodeRecord, NodeState
 from gateway.placement import candidates, should_leave
 
 
@@ -174,7 +174,7 @@ def node_statuses(view: ClusterView, reports: Mapping[Label, NodeReport]) -> tup
         statuses.append(
             NodeStatus(
                 name=str(node),
-                state=view.nodes.get(node, NodeState.ACTIVE),
+                state=view.nodes.get(node, NodeRecord()).state,
                 live=live is not None,
                 networks=tuple(str(network) for network in live.networks) if live else (),
                 images=tuple(held),

@@ -12,6 +12,7 @@ from dataclasses import asdict, fields
 
 from gateway.errors import BadInput
 from gateway.model import (
+    USUAL_WEIGHT,
     ClusterSettings,
     Connection,
     DeviceAttributes,
@@ -25,6 +26,8 @@ from gateway.model import (
     Label,
     LiveNode,
     Network,
+    Move,
+    NodeRecord,
     NodeState,
     Path,
     parse_address,
@@ -46,6 +49,12 @@ def write_image(spec: ImageSpec) -> bytes:
         initiators=[str(iqn) for iqn in spec.initiators],
         attributes=asdict(spec.attributes),
         deleting=spec.deleting,
+        **_said(
+            groups=[str(group) for group in spec.groups],
+            pin=str(spec.pin or ""),
+            keep_away=[str(node) for node in spec.keep_away],
+            stopped=spec.stopped,
+        ),
     )
 
 
@@ -62,6 +71,10 @@ def read_image(value: bytes, where: str) -> ImageSpec:
             initiators=tuple(Iqn(text) for text in form.texts("initiators")),
             attributes=_read_attributes(form.inner("attributes")),
             deleting=form.flag("deleting"),
+            groups=_labels(form, "groups"),
+            pin=Label(form.text("pin")) if form.has("pin") else None,
+            keep_away=_labels(form, "keep_away"),
+            stopped=form.flag("stopped") if form.has("stopped") else False,
         )
 
 
@@ -99,13 +112,15 @@ def write_live(live: LiveNode) -> bytes:
         networks=[str(network) for network in live.networks],
         instances=[str(instance) for instance in live.instances],
         addresses=[str(address) for address in live.addresses],
+        obstacle=live.obstacle,
+        macs=list(live.macs),
     )
 
 
 def read_live(value: bytes, where: str, *, lease: int) -> LiveNode:
-    """Read a live node; `lease` is that of its key."""
+    """Read a live node; `lease` is that of its key. Words of a newer version are passed over: its node is live."""
     with reading(where, value) as form:
-        return LiveNode(
+        live = LiveNode(
             name=Label(form.text("node")),
             lease=lease,
             boot_id=form.text("boot_id"),
@@ -113,22 +128,30 @@ def read_live(value: bytes, where: str, *, lease: int) -> LiveNode:
             networks=tuple(Label(text) for text in form.texts("networks")),
             instances=tuple(Instance(text) for text in form.texts("instances")),
             addresses=tuple(parse_address(text) for text in form.texts("addresses")),
+            obstacle=form.text("obstacle") if form.has("obstacle") else "",
+            macs=form.texts("macs") if form.has("macs") else (),
         )
+        form.ignore_rest()
+    return live
 
 
-def write_node(state: NodeState) -> bytes:
+def write_node(record: NodeRecord) -> bytes:
     """The form of `nodes/<node>`."""
-    return write_form(state=state.value)
+    weight = record.weight if record.weight != USUAL_WEIGHT else 0
+    return write_form(state=record.state.value, **_said(weight=weight, why=record.why))
 
 
-def read_node(value: bytes, where: str) -> NodeState:
+def read_node(value: bytes, where: str) -> NodeRecord:
     """Read what an operator asked of a node."""
     with reading(where, value) as form:
         text = form.text("state")
-    try:
-        return NodeState(text)
-    except ValueError:
-        raise BadInput(f"{where}: there is no node state {text!r}") from None
+        weight = form.number("weight") if form.has("weight") else USUAL_WEIGHT
+        why = form.text("why") if form.has("why") else ""
+        try:
+            state = NodeState(text)
+        except ValueError:
+            raise BadInput(f"there is no node state {text!r}") from None
+        return NodeRecord(state, weight, why)
 
 
 def write_record(record: HolderRecord) -> bytes:
@@ -168,14 +191,26 @@ def read_claim(value: bytes, where: str) -> Label:
     return _read_one_label(value, where, "node")
 
 
-def write_move(to: Label) -> bytes:
+def write_move(move: Move) -> bytes:
     """The form of `moves/<uid>`; its revision is the key's own mod revision."""
-    return write_form(to=str(to))
+    return write_form(to=str(move.to), **_said(why=move.why))
 
 
-def read_move(value: bytes, where: str) -> Label:
-    """Read where an operator wants an image to be."""
-    return _read_one_label(value, where, "to")
+def read_move(value: bytes, where: str, *, revision: int) -> Move:
+    """Read where an image is to be; `revision` is that of its key."""
+    with reading(where, value) as form:
+        return Move(Label(form.text("to")), revision, form.text("why") if form.has("why") else "")
+
+
+def write_group(initiators: tuple[Iqn, ...]) -> bytes:
+    """The form of `groups/<name>`."""
+    return write_form(initiators=[str(iqn) for iqn in initiators])
+
+
+def read_group(value: bytes, where: str) -> tuple[Iqn, ...]:
+    """Read a group of initiators."""
+    with reading(where, value) as form:
+        return tuple(Iqn(text) for text in form.texts("initiators"))
 
 
 def write_connections(connections: tuple[Connection, ...]) -> bytes:
@@ -219,6 +254,15 @@ def read_fence(value: bytes, where: str) -> FenceIntent:
             image_uid=form.text("image_uid"),
             token=form.number("token"),
         )
+
+
+def _said(**values: object) -> dict[str, object]:
+    """The values that say something: what may be left out is, so that a version that does not know it reads the rest."""
+    return {key: value for key, value in values.items() if value}
+
+
+def _labels(form: Fields, key: str) -> tuple[Label, ...]:
+    return tuple(Label(text) for text in form.texts(key)) if form.has(key) else ()
 
 
 def _read_one_label(value: bytes, where: str, key: str) -> Label:

@@ -91,6 +91,14 @@ class Fields:
             return None
         return self.text(key)
 
+    def has(self, key: str) -> bool:
+        """Whether a key that may be left out is there."""
+        return key in self._left
+
+    def ignore_rest(self) -> None:
+        """Let keys nobody asked for be: this form is also written by newer versions than this one."""
+        self._left.clear()
+
     def inner(self, key: str) -> Fields:
         """An object inside this one."""
         return Fields(f"{self._where}: {key}", self._take(key))

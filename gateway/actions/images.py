@@ -183,8 +183,8 @@ def request_move(store: ClusterStore, name: ImageName, to: Label | None) -> Labe
         raise NotFound(f"there is no node {to}; known are: {known}")
     if to not in view.live:
         raise Refused(f"node {to} is not live: its lease has run out; see `rbdgate node show {to}`")
-    if view.nodes[to] is not NodeState.ACTIVE:
-        raise Refused(f"node {to} is in state {view.nodes[to].value}, so it takes no image")
+    if view.nodes[to].state is not NodeState.ACTIVE:
+        raise Refused(f"node {to} is in state {view.nodes[to].state.value}, so it takes no image")
     if to == holder:
         raise Refused(f"node {to} holds image {name} already")
     store.request_move(spec.uid, to)

@@ -140,21 +140,21 @@ class ClusterStore(HoldingStore):
             raise Refused(f"image {spec.name} is still held; wait until its holder has let it go")
         raise Conflict(f"image {spec.name} was changed by somebody else meanwhile; look and try again")
 
-    def request_move(self, uid: str, to: Label) -> Move:
-        """Write down that an operator wants an image at a node; the last wish stands. NotFound without that image."""
+    def request_move(self, uid: str, to: Label, why: str = "") -> Move:
+        """Write down that an image is to be at a node; the last wish stands. NotFound without that image."""
         unique, key = self.keys.unique_uid(uid), self.keys.move(uid)
         image, earlier = self._client.get(unique), self._client.get(key)
         if image is None:
             raise NotFound(f"there is no image with uid {uid}")
         guard: Compare = Absent(key) if earlier is None else ModRevisionIs(key, earlier.mod_revision)
-        value = schema.write_move(to)
+        value = schema.write_move(Move(to, 0, why))
         outcome = self._transact([ValueIs(unique, image.value), guard], [Put(key, value)], [key])
         if outcome.revision is not None:
-            return Move(to, outcome.revision)
+            return Move(to, outcome.revision, why)
         found = outcome.found[key]
         if found is None or found.value != value:
             raise Conflict("the image was removed, or somebody else asked for a move at the same time; look again")
-        return Move(to, found.mod_revision)
+        return Move(to, found.mod_revision, why)
 
     def _where_all_is_free(self, spec: ImageSpec, puts: list[Put]) -> int:
         """Write if neither the image nor anything that must be unique exists; returns the revision."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, ClaimLost, Conflict, LeaseGone
-from gateway.model import Claim, Connection, FenceIntent, HolderRecord, ImageSpec, Instance, Label, LiveNode, NodeState
+from gateway.model import Claim, Connection, FenceIntent, HolderRecord, ImageSpec, Instance, Label, LiveNode, NodeRecord
 from gateway.store import view
 from gateway.store.guarded import GuardedStore
 from gateway.store.keys import CLAIMS, FENCES, LIVE
@@ -43,7 +43,7 @@ class HoldingStore(GuardedStore):
         """
         record = self.keys.node(live.name)
         if self._client.get(record) is None:
-            active = Put(record, schema.write_node(NodeState.ACTIVE))
+            active = Put(record, schema.write_node(NodeRecord()))
             self._transact([Absent(record)], [active])  # if it is there by now, an operator's word stands in it
         self.refresh_live(live)
 

@@ -4,11 +4,13 @@ settings                            the cluster's settings
 images/<pool>/[<namespace>/]<name>  one image's spec
 unique/iqn|naa|address|uid/<value>  who uses a value that must be unique: the image's name as text
 nodes/<node>                        what an operator asked of a node
+groups/<name>                       a group of initiators
+served/<address>                    a portal address that a gateway has served before
 live/<node>      (leased)           the node's agent, with its client instances and networks
 status/<node>    (leased)           the agent's report
 claims/<uid>     (leased)           who holds an image; the create revision is the token
 records/<uid>/<instance, quoted>    a client that may have the image open
-moves/<uid>                         an operator's wish where an image should be
+moves/<uid>                         where an image is to be: an operator's wish, or its holder's
 fences/<instance, quoted>           a client that was decided to be fenced
 """
 
@@ -25,7 +27,7 @@ DEFAULT_PREFIX = "/rbdgate/default/"
 
 IMAGES, NODES, LIVE, STATUS = "images/", "nodes/", "live/", "status/"
 CLAIMS, RECORDS, MOVES, FENCES, UNIQUE = "claims/", "records/", "moves/", "fences/", "unique/"
-CONNECTIONS = "connections/"
+CONNECTIONS, GROUPS, SERVED = "connections/", "groups/", "served/"
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,16 @@ class Keys:
         """One holder record."""
         return self.records(uid) + quote(str(instance), safe="")
 
+    def group(self, name: Label) -> str:
+        """A group of initiators."""
+        return f"{self.prefix}{GROUPS}{name}"
+
+    def served(self, address: Address) -> str:
+        """That a portal address was served before."""
+        return f"{self.prefix}{SERVED}{address}"
+
     def move(self, uid: str) -> str:
-        """An operator's move of an image."""
+        """Where an image is to be."""
         return f"{self.prefix}{MOVES}{uid}"
 
     def connections(self, uid: str) -> str:

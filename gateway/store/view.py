@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from gateway import schema
 from gateway.errors import BadInput, Inconsistent, NewerSchema, NotFound
 from gateway.model import (
+    Address,
     Claim,
     ClusterSettings,
     ClusterView,
@@ -23,18 +24,22 @@ from gateway.model import (
     ImageSpec,
     Instance,
     Label,
+    Iqn,
     LiveNode,
     Move,
-    NodeState,
+    NodeRecord,
+    parse_address,
 )
 from gateway.store.keys import (
     CLAIMS,
     FENCES,
+    GROUPS,
     IMAGES,
     LIVE,
     MOVES,
     NODES,
     RECORDS,
+    SERVED,
     STATUS,
     UNIQUE,
     Keys,
@@ -72,6 +77,8 @@ def view_of(snapshot: Snapshot, keys: Keys) -> ClusterView:
         records=tuple(gathered.records),
         moves=_moves(snapshot, keys),
         fences=fences(snapshot, keys),
+        groups=_groups(snapshot, keys),
+        served=_served(snapshot, keys),
     )
 
 
@@ -210,7 +217,7 @@ def _record(part: str, item: KeyValue) -> HolderRecord:
     return record
 
 
-def _nodes(snapshot: Snapshot, keys: Keys) -> dict[Label, NodeState]:
+def _nodes(snapshot: Snapshot, keys: Keys) -> dict[Label, NodeRecord]:
     found = {}
     for part, item in _under(snapshot, keys, NODES):
         try:
@@ -224,10 +231,30 @@ def _moves(snapshot: Snapshot, keys: Keys) -> dict[str, Move]:
     found = {}
     for part, item in _under(snapshot, keys, MOVES):
         try:
-            found[part] = Move(to=schema.read_move(item.value, item.key), revision=item.mod_revision)
+            found[part] = schema.read_move(item.value, item.key, revision=item.mod_revision)
         except BadInput:
             continue
     return found
+
+
+def _groups(snapshot: Snapshot, keys: Keys) -> dict[Label, tuple[Iqn, ...]]:
+    found = {}
+    for part, item in _under(snapshot, keys, GROUPS):
+        try:
+            found[Label(part)] = schema.read_group(item.value, item.key)
+        except BadInput:
+            continue
+    return found
+
+
+def _served(snapshot: Snapshot, keys: Keys) -> frozenset[Address]:
+    found = set()
+    for part, _ in _under(snapshot, keys, SERVED):
+        try:
+            found.add(parse_address(part))
+        except BadInput:
+            continue
+    return frozenset(found)
 
 
 def _values(snapshot: Snapshot, keys: Keys, folder: str) -> dict[str, bytes]:

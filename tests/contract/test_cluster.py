@@ -13,7 +13,7 @@ import pytest
 
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, Conflict, Inconsistent, NewerSchema, NotFound, Refused
-from gateway.model import Connection, Iqn, Label, NodeState, parse_address
+from gateway.model import Connection, Iqn, Label, NodeRecord, parse_address
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.store.view import UNKNOWN
@@ -183,7 +183,7 @@ def test_garbage_stops_only_what_it_is_about(room: Room) -> None:
     assert "who may have it open" in view.broken["rbd/ok"]
     assert view.claims[foreign.uid].node == UNKNOWN
     assert [str(instance) for instance in view.fences] == ["10.0.0.1:0/7"]
-    assert view.nodes == {Label("gw1"): NodeState.ACTIVE}
+    assert view.nodes == {Label("gw1"): NodeRecord()}
     assert set(view.live) == {Label("gw1")}
     assert statuses == {Label("gw1"): b"report"}
     with pytest.raises(Inconsistent, match="cannot be read"):

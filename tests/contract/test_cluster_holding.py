@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.errors import AlreadyExists, ClaimLost, Conflict, LeaseGone, OutcomeUnknown, Refused, StoreUnavailable
-from gateway.model import Claim, FenceIntent, ImageSpec, Instance, Label, NodeState
+from gateway.model import Claim, FenceIntent, ImageSpec, Instance, Label, NodeRecord
 from gateway.store.cluster import ClusterStore
 from gateway.store.values import Compare, Operation, TransactionResult
 from tests.contract.cluster_fixtures import SETTINGS, Room, endpoints, live, record, room, spec
@@ -33,7 +33,7 @@ def test_join_and_refresh(room: Room) -> None:
     room.store.refresh_live(live("gw1", lease, "10.9.0.1:0/2"))
     room.store.join(live("gw1", lease, "10.9.0.1:0/3"))
     view = room.store.view()
-    assert view.nodes == {GW1: NodeState.ACTIVE}
+    assert view.nodes == {GW1: NodeRecord()}
     assert view.live == {GW1: live("gw1", lease, "10.9.0.1:0/3")}
     assert room.store.live_instances() == {Instance("10.9.0.1:0/3"): GW1}
 

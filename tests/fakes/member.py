@@ -131,6 +131,8 @@ class Member:
         self.kernel.before = self.acts.append
         self.now = 0.0
         """The membership's clock."""
+        self.ahead = 0.0
+        """By how many seconds the cycle's clock is ahead of everybody else's."""
         self.guard_sign: float | None = 0.0
         """0: fresh at every look; else as `RuntimeDirectory.guard_sign`."""
         self.link = FakeLink(cluster.pool, name[-1])
@@ -166,6 +168,7 @@ class Member:
             workers=self.workers,
             wake=self.wake,
             guard_sign=lambda: boottime() if self.guard_sign == 0.0 else self.guard_sign,
+            clock=lambda: boottime() + self.ahead,
         )
         return self.membership.adopt()
 

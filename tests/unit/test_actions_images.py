@@ -21,7 +21,7 @@ from gateway.errors import (
     Refused,
     StorageUnavailable,
 )
-from gateway.model import ImageName, ImageSpec, Iqn, Label, Network, NodeState, parse_address
+from gateway.model import ImageName, ImageSpec, Iqn, Label, Network, NodeRecord, NodeState, parse_address
 from gateway.report import ImageState
 from gateway.schema import write_node
 from gateway.store.values import Put
@@ -216,7 +216,7 @@ def test_refused_moves() -> None:
     holder = images.await_serving(made.store, NAME, made.patience()).holder
     dead, drained = (agent for agent in made.agents if str(agent.node) != holder)
     made.etcd.revoke_lease(dead.lease)
-    made.etcd.transact([], [Put(made.store.keys.node(drained.node), write_node(NodeState.DRAIN))])
+    made.etcd.transact([], [Put(made.store.keys.node(drained.node), write_node(NodeRecord(NodeState.DRAIN)))])
     refusals: list[tuple[ImageName, str | None, type[RbdgateError], str]] = [
         (NAME, "gw9", NotFound, "no node gw9; known are: gw1, gw2, gw3"),
         (NAME, str(dead.node), Refused, "is not live"),

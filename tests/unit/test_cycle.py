@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from agent import cycle as cycle_module
 from agent.clock import boottime
 from gateway.errors import KernelRefused, StorageUnavailable, StoreUnavailable
 from gateway.model import Connection, parse_address
@@ -33,9 +32,9 @@ def member(tmp_path: Path) -> Iterator[Member]:
     made.stop()
 
 
-def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def later(monkeypatch: pytest.MonkeyPatch, member: Member, seconds: float) -> None:
     """Let the cycle's clock be so much ahead: to it the tenure is over, while the keeper renews on."""
-    monkeypatch.setattr(cycle_module, "boottime", lambda: boottime() + seconds)
+    monkeypatch.setattr(member, "ahead", seconds)
 
 
 def told(member: Member) -> NodeReport:
@@ -75,7 +74,7 @@ def test_etcd_that_does_not_answer_is_unknown(member: Member) -> None:
 def test_an_ended_tenure_empties_the_node_though_etcd_is_down(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without etcd the plan is towards nothing from the kernel alone, the cut first, until nothing is left."""
     member.cluster.etcd.down = True
-    later(monkeypatch, 60)
+    later(monkeypatch, member, 60)
     turn = member.turn()
     assert turn is not None
     assert isinstance(turn.plan.first[0], Cut)
@@ -90,7 +89,7 @@ def test_a_tenure_that_comes_back_serves_again(member: Member, monkeypatch: pyte
     """The claims lived on under the lease: with the tenure proven anew they are taken up with new instances."""
     tokens = {uid: claim.token for uid, claim in member.cluster.store.view().claims.items()}
     with monkeypatch.context() as patch:
-        later(patch, 60)
+        later(patch, member, 60)
         for _ in range(4):
             member.turn()
         assert member.empty
@@ -107,7 +106,7 @@ def test_a_step_that_starts_to_serve_asks_the_tenure(member: Member, monkeypatch
 
     def planned(situation: Situation) -> Plan:
         decided = plan(situation)
-        later(monkeypatch, 60)
+        later(monkeypatch, member, 60)
         return decided
 
     monkeypatch.setattr("agent.cycle.plan", planned)
@@ -126,7 +125,7 @@ def test_one_image_that_fails_stops_no_other(member: Member, monkeypatch: pytest
 
     monkeypatch.setattr(member.kernel, "build", refuse)
     with monkeypatch.context() as patch:
-        later(patch, 60)
+        later(patch, member, 60)
         for _ in range(4):
             member.turn()
     for _ in range(8):
@@ -215,7 +214,7 @@ def test_a_failed_cut_does_not_keep_addresses_on(member: Member, monkeypatch: py
 
     monkeypatch.setattr(member.kernel, "cut", refuse)
     monkeypatch.setattr(member.kernel, "remove_addresses", remove)
-    later(monkeypatch, 60)
+    later(monkeypatch, member, 60)
     for _ in range(4):
         member.turn()
     assert member.empty
@@ -307,6 +306,6 @@ def test_a_machine_that_was_paused_gives_its_guard_a_moment(member: Member, monk
     member.guard_sign = boottime() - 6
     member.turn()
     assert member.acts == []
-    later(monkeypatch, 1.6)
+    later(monkeypatch, member, 1.6)
     member.turn()
     assert "close_path" in member.acts

@@ -25,7 +25,7 @@ from gateway.model import (
     LiveNode,
     Move,
     Network,
-    NodeState,
+    NodeRecord,
     Path,
 )
 from gateway.observed import DeviceName, Interface, Kernel, Portal, Target, Tpg
@@ -77,7 +77,7 @@ class Node:
         instances = tuple(sorted({self.storage.instance} | ({anchor.instance} if anchor else set())))
         networks = tuple(sorted(n for n, i in self.kernel.state.networks.items() if i.up))
         word = LiveNode(self.name, self.lease, "boot", "1", networks, instances)
-        nodes = {**self.store.state.nodes, self.name: NodeState.ACTIVE}
+        nodes = {**self.store.state.nodes, self.name: NodeRecord()}
         self.store.set(live={**self.store.state.live, self.name: word}, nodes=nodes)
 
     def permit(self, uid: str, token: int) -> bool:

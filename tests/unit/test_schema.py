@@ -24,7 +24,9 @@ from gateway.model import (
     Iqn,
     Label,
     LiveNode,
+    Move,
     Network,
+    NodeRecord,
     NodeState,
     Path,
 )
@@ -71,6 +73,10 @@ def specs(draw: st.DrawFn) -> ImageSpec:
         initiators=tuple(draw(st.lists(IQNS, max_size=3, unique=True))),
         attributes=DeviceAttributes(block_size=draw(st.sampled_from([512, 4096]))),
         deleting=draw(st.booleans()),
+        groups=tuple(draw(st.lists(LABELS, max_size=2, unique=True))),
+        pin=draw(st.one_of(st.none(), st.just(Label("gw1")))),
+        keep_away=tuple(draw(st.lists(LABELS.filter(lambda node: node != Label("gw1")), max_size=2, unique=True))),
+        stopped=draw(st.booleans()),
     )
 
 
@@ -99,7 +105,10 @@ LIVE = st.builds(
     version=st.text(max_size=20),
     networks=st.lists(LABELS, max_size=3).map(tuple),
     instances=st.lists(INSTANCES, max_size=3).map(tuple),
+    obstacle=st.text(max_size=20),
+    macs=st.lists(st.just("02:00:00:00:00:01"), max_size=1).map(tuple),
 )
+LIVE_NODE = LiveNode(Label("gw1"), 5, "boot", "0.1.0", (Label("a"),), (Instance("10.0.1.1:0/1"),))
 SETTINGS = ClusterSettings(
     fsid="6f0d4f0a-0000-4000-8000-000000000000",
     networks=(Network.parse("a=10.0.1.0/24,10.0.1.100-10.0.1.199"), Network.parse("b=fd77::/64,fd77::100-fd77::1ff")),
@@ -143,9 +152,25 @@ def test_small_forms_round_trip() -> None:
     """Settings, claims, moves and node states that were written are read back equal."""
     assert schema.read_settings(schema.write_settings(SETTINGS), "k") == SETTINGS
     assert schema.read_claim(schema.write_claim(Label("gw1")), "k") == Label("gw1")
-    assert schema.read_move(schema.write_move(Label("gw2")), "k") == Label("gw2")
-    for state in NodeState:
-        assert schema.read_node(schema.write_node(state), "k") is state
+    for move in (Move(Label("gw2"), 7), Move(Label("gw2"), 7, "node gw1 is drained")):
+        assert schema.read_move(schema.write_move(move), "k", revision=7) == move
+    for record in (NodeRecord(), *(NodeRecord(state, 50, "disk") for state in NodeState)):
+        assert schema.read_node(schema.write_node(record), "k") == record
+    members = (Iqn("iqn.1993-08.org.debian:01:a"), Iqn("iqn.1993-08.org.debian:01:b"))
+    assert schema.read_group(schema.write_group(members), "k") == members
+
+
+def test_forms_of_an_earlier_version_are_read() -> None:
+    """What says nothing new is written as the version before wrote it, and read with what was meant then."""
+    assert schema.write_node(NodeRecord()) == b'{"schema":1,"state":"active"}'
+    assert schema.write_move(Move(Label("gw2"), 1)) == b'{"schema":1,"to":"gw2"}'
+    assert not {"pin", "keep_away", "stopped", "groups"} & set(json.loads(schema.write_image(SPEC)))
+
+
+def test_a_live_node_of_a_newer_version_is_live() -> None:
+    """A word that this version does not know does not make a live node look dead: its clients would be fenced."""
+    newer = json.loads(schema.write_live(LIVE_NODE)) | {"something": [1]}
+    assert schema.read_live(json.dumps(newer).encode(), "k", lease=LIVE_NODE.lease) == LIVE_NODE
 
 
 @given(st.binary(max_size=60))
