@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,13 +19,9 @@ from gateway.cli.output import ProgressLine, as_json, report_error
 from gateway.errors import RbdgateError
 
 if TYPE_CHECKING:
-    from gateway.cli.commands import Session
+    from gateway.cli.session import Answer, Run, RunAlone, Session
 
 DONE, FAILED, USAGE, NOT_REACHED, INTERRUPTED = 0, 1, 2, 3, 130
-
-WATCH_EVERY = 1.0
-"""Seconds between two looks of `status --watch`."""
-
 
 OpenSession = Callable[[Namespace, ProgressLine], AbstractContextManager["Session"]]
 
@@ -55,14 +50,10 @@ def run(arguments: Sequence[str], opened: OpenSession) -> int:
 
 def _answer(chosen: Namespace, opened: OpenSession) -> int:
     from gateway.actions.waiting import NotReached  # noqa: PLC0415 - after the arguments were found right
-    from gateway.cli.commands import COMMANDS  # noqa: PLC0415
 
     progress = ProgressLine()
     try:
-        with opened(chosen, progress) as session:
-            if getattr(chosen, "watch", False):
-                _watch(session, chosen)
-            answer = COMMANDS[chosen.command](session, chosen)
+        answer = _carried_out(chosen, opened, progress)
     except NotReached as error:
         progress.clear()
         report_error(error, json_too=chosen.json)
@@ -73,7 +64,16 @@ def _answer(chosen: Namespace, opened: OpenSession) -> int:
         return FAILED
     progress.clear()
     print(as_json(answer.document) if chosen.json else answer.text)
-    return DONE
+    return answer.status
+
+
+def _carried_out(chosen: Namespace, opened: OpenSession, progress: ProgressLine) -> Answer:
+    if hasattr(chosen, "alone"):
+        alone: RunAlone = chosen.alone
+        return alone(chosen)
+    run: Run = chosen.run
+    with opened(chosen, progress) as session:
+        return run(session, chosen)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def open_session(chosen: Namespace, progress: ProgressLine) -> Iterator[Session]
     """The session that the settings file describes."""
     from gateway.actions.ceph import CephCluster  # noqa: PLC0415
     from gateway.actions.waiting import Patience  # noqa: PLC0415
-    from gateway.cli.commands import Session  # noqa: PLC0415
+    from gateway.cli.session import Session  # noqa: PLC0415
     from gateway.settings import Settings  # noqa: PLC0415
     from gateway.store.client import EtcdClient  # noqa: PLC0415
     from gateway.store.cluster import ClusterStore  # noqa: PLC0415
@@ -96,24 +96,6 @@ def open_session(chosen: Namespace, progress: ProgressLine) -> Iterator[Session]
     finally:
         ceph.close()
         client.close()
-
-
-def _watch(session: Session, chosen: Namespace) -> None:
-    """Print the status whenever it has changed, for ever."""
-    from gateway.cli.commands import status  # noqa: PLC0415
-
-    shown = ""
-    while True:
-        try:
-            answer = status(session, chosen)
-            text = as_json(answer.document) if chosen.json else answer.text
-        except RbdgateError as error:
-            text = f"rbdgate: {error}"
-        if text != shown:
-            clear = "\033[H\033[2J" if sys.stdout.isatty() else ""
-            print(f"{clear}{text}\n", flush=True)
-            shown = text
-        time.sleep(WATCH_EVERY)
 
 
 if __name__ == "__main__":

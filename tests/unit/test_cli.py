@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cli import main as program
-from gateway.cli.arguments import parse_arguments
-from gateway.cli.commands import COMMANDS, Session
 from gateway.cli.output import ProgressLine, report_error
+from gateway.cli.session import Session
 from gateway.cli.values import parse_named_address, parse_size, parse_tagged_address, show_size
 from gateway.errors import BadInput
 from gateway.model import ImageName
 from gateway.store.values import Put
 from tests.fakes.ceph import FakeImage
 from tests.fakes.operation import Operation, operation
+from tests.unit.command_line import command_parsers
 
 IQN = "iqn.1993-08.org.debian:01:abc"
 README = Path(__file__).parents[2] / "gateway/cli/README.md"
@@ -99,22 +101,30 @@ def test_what_people_read(terminal: Terminal) -> None:
         assert terminal.run(line) == 0, line
 
 
-def test_every_command_takes_json_at_its_end() -> None:
-    """`--json` is accepted by every command there is."""
-    lines = {
-        "cluster_init": "cluster init --network a=10.0.1.0/24,10.0.1.1-10.0.1.9 --anchor-pool rbd",
-        "image_create": "image create rbd/x --size 1G",
-        "initiator_allow": f"initiator allow rbd/x {IQN}",
-        "initiator_deny": f"initiator deny rbd/x {IQN}",
-        "initiator_list": "initiator list rbd/x",
-        "node_show": "node show gw1",
-        "status": "status",
-    }
-    for command in COMMANDS:
-        plain = command.replace("_", " ")
-        words = plain if command in ("cluster_show", "image_list", "node_list") else f"{plain} rbd/x"
-        found = parse_arguments([*lines.get(command, words).split(), "--json"])
-        assert (found.command, found.json) == (command, True)
+def test_every_command_takes_json() -> None:
+    """`--json` and `--settings` are options of every command there is."""
+    for words, parser in command_parsers().items():
+        options = {option for action in parser._actions for option in action.option_strings}
+        assert {"--json", "--settings"} <= options, words
+
+
+def test_only_what_is_called_is_loaded() -> None:
+    """`rbdgate --help` loads no command's module, and a command only its group's; none loads etcd's or Ceph's."""
+    script = (
+        "import sys; from gateway.cli.arguments import parse_arguments\n"
+        "try: parse_arguments(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "slow = {'grpc', 'etcd3', 'rados', 'rbd', 'rtslib_fb', 'structlog', 'argcomplete'}\n"
+        "print(*sorted(m for m in sys.modules if m in slow or m.startswith(('gateway.cli.', 'gateway.actions'))))"
+    )
+
+    def loaded(*words: str) -> set[str]:
+        run = subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True, text=True)
+        return set(run.stdout.splitlines()[-1].split())
+
+    frame = {f"gateway.cli.{name}" for name in ("arguments", "output", "parsers", "values")}
+    assert loaded("--help") == frame
+    show = loaded("node", "show", "gw1")
+    assert {name for name in show if "actions" not in name} == {*frame, "gateway.cli.node", "gateway.cli.session"}
 
 
 @pytest.mark.parametrize(
@@ -334,7 +344,7 @@ def test_no_text_breaks_the_readers(text: str) -> None:
 def test_readme_has_every_command_and_setting() -> None:
     """The chapter names every command, every key of the settings file, and the exit statuses."""
     text = README.read_text()
-    for command in COMMANDS:
-        assert f"rbdgate {command.replace('_', ' ')}" in text, command
+    for command in command_parsers():
+        assert f"rbdgate {command}" in text, command
     for key in ("node", "endpoints", "prefix", "conf", "user", "keyring", "runtime_directory", "[timers]"):
         assert key in text, key

@@ -1,0 +1,140 @@
+"""`rbdgate image`: make, adopt, move and delete images."""
+
+from __future__ import annotations
+
+import argparse
+import uuid
+
+from gateway.actions import images
+from gateway.actions.choosing import IdentityWish
+from gateway.actions.images import Wish
+from gateway.actions.looking import look
+from gateway.cli import output
+from gateway.cli.parsers import Commands, image_argument, leaf, typed
+from gateway.cli.session import Answer, Session
+from gateway.cli.values import parse_count, parse_named_address, parse_size, parse_tagged_address
+from gateway.model import ImageName, Iqn, Label
+from gateway.report import ImageStatus
+
+_DELETE = """Stops serving an image and forgets it. The RBD image is moved to the trash, whole: `rbd trash list
+POOL` and `rbd trash restore POOL/ID` bring it back. No data is destroyed by this command. One that was
+cut short, or that gave up waiting, is finished by running it again with the same options."""
+
+
+def add(commands: Commands) -> None:
+    """The group's commands."""
+    create = leaf(commands, "create", _create, "make an RBD image and serve it", waits=True, check=_wrong_paths)
+    image_argument(create)
+    create.add_argument("--size", required=True, type=typed(parse_size), help="bytes, or like 10G, 1.5T")
+    _path_arguments(create)
+    adopt = leaf(
+        commands, "adopt", _adopt, "serve an RBD image that is there, as it is", waits=True, check=_wrong_paths
+    )
+    image_argument(adopt)
+    _path_arguments(adopt)
+    _identity_arguments(adopt)
+    leaf(commands, "list", _list, "every image")
+    image_argument(leaf(commands, "show", _show, "one image with its paths"))
+    purpose = "stop serving an image; its data goes to RBD's trash"
+    delete = leaf(commands, "delete", _delete, purpose, waits=True, description=_DELETE)
+    image_argument(delete)
+    delete.add_argument("--keep", action="store_true", help="leave the RBD image where it is")
+    move = leaf(commands, "move", _move, "have another node serve an image", waits=True)
+    image_argument(move)
+    move.add_argument("--to", type=typed(Label), metavar="NODE", help="default: the best other node")
+
+
+def _path_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--paths", type=typed(parse_count), metavar="N", help="how many portal addresses; default: 2")
+    command.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        type=typed(parse_named_address),
+        metavar="NETWORK=IP",
+        help="a portal address; those not named are chosen from the networks in turn",
+    )
+
+
+def _identity_arguments(adopt: argparse.ArgumentParser) -> None:
+    adopt.add_argument("--iqn", type=typed(Iqn), help="the target name it had elsewhere")
+    adopt.add_argument("--serial", help="the unit serial it had elsewhere")
+    adopt.add_argument("--vendor", help="the INQUIRY vendor it had elsewhere")
+    adopt.add_argument("--product", help="the INQUIRY product it had elsewhere")
+    adopt.add_argument(
+        "--path",
+        action="append",
+        default=[],
+        type=typed(parse_tagged_address),
+        metavar="TAG=ADDRESS",
+        help="a path it had elsewhere; all of them, with tags 1 to N",
+    )
+
+
+def _wrong_paths(found: argparse.Namespace) -> str | None:
+    tagged = getattr(found, "path", [])
+    if tagged and (found.address or found.paths is not None):
+        return "--path names all paths with their tags; leave --address and --paths out"
+    if len(dict(tagged)) != len(tagged):
+        return "--path: a tag is named twice; each path has its own"
+    addresses = [address for _, address in found.address]
+    if len(set(addresses)) != len(addresses):
+        return "--address: an address is named twice; each path has its own"
+    if addresses and found.paths is not None and found.paths < len(addresses):
+        return f"--paths {found.paths}: {len(addresses)} addresses are named; ask for as many paths, or more"
+    return None
+
+
+def _create(session: Session, arguments: argparse.Namespace) -> Answer:
+    wish = _wish(arguments, IdentityWish())
+    images.create(session.store, session.ceph, arguments.image, arguments.size, wish, random=uuid.uuid4)
+    return _served(session, arguments)
+
+
+def _adopt(session: Session, arguments: argparse.Namespace) -> Answer:
+    wanted = IdentityWish(arguments.iqn, arguments.serial, arguments.vendor, arguments.product)
+    wish = _wish(arguments, wanted)
+    images.adopt(session.store, session.ceph, arguments.image, wish, tagged=dict(arguments.path), random=uuid.uuid4)
+    return _served(session, arguments)
+
+
+def _list(session: Session, _: argparse.Namespace) -> Answer:
+    found = look(session.store).images
+    return Answer(output.image_table(found), [image.as_dict() for image in found])
+
+
+def _show(session: Session, arguments: argparse.Namespace) -> Answer:
+    return _answer(look(session.store).image(arguments.image))
+
+
+def _delete(session: Session, arguments: argparse.Namespace) -> Answer:
+    """Nobody else finishes it, so without waiting it may have to be run again."""
+    name: ImageName = arguments.image
+    images.delete(session.store, session.ceph, name, session.patience, keep=arguments.keep)
+    where = "kept as it is" if arguments.keep else "in the trash of its pool (`rbd trash list`, `rbd trash restore`)"
+    return Answer(
+        f"image {name} is not served any more; its data is {where}", {"name": str(name), "kept": arguments.keep}
+    )
+
+
+def _move(session: Session, arguments: argparse.Namespace) -> Answer:
+    to = images.request_move(session.store, arguments.image, arguments.to)
+    if arguments.wait:
+        return _answer(images.await_serving(session.store, arguments.image, session.patience, by=to))
+    return _answer(look(session.store).image(arguments.image))
+
+
+def _wish(arguments: argparse.Namespace, identity: IdentityWish) -> Wish:
+    addresses = tuple(arguments.address)
+    paths = arguments.paths if arguments.paths is not None else len(addresses) or 2
+    return Wish(paths, addresses, identity)
+
+
+def _served(session: Session, arguments: argparse.Namespace) -> Answer:
+    if arguments.wait:
+        return _answer(images.await_serving(session.store, arguments.image, session.patience))
+    return _answer(look(session.store).image(arguments.image))
+
+
+def _answer(image: ImageStatus) -> Answer:
+    return Answer(output.image_text(image), image.as_dict())

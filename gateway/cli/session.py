@@ -1,0 +1,39 @@
+"""What a command works with and what it has to say."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:  # what a command does not need is not loaded for it
+    from gateway.actions.ceph import Ceph
+    from gateway.actions.waiting import Patience
+    from gateway.store.cluster import ClusterStore
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with; `warn` takes a sentence for standard error."""
+
+    store: ClusterStore
+    ceph: Ceph
+    patience: Patience
+    warn: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say: to people, and to scripts. One with a `status` other than 0 says it all the same."""
+
+    text: str
+    document: Any
+    status: int = 0
+
+
+Run: TypeAlias = Callable[[Session, argparse.Namespace], Answer]
+"""A command: from parsed arguments to one act, and from its result to what is printed."""
+
+RunAlone: TypeAlias = Callable[[argparse.Namespace], Answer]
+"""A command that needs no session."""
