@@ -21,9 +21,10 @@ from agent.reporting import Seen, node_report
 from agent.wakeups import Wake
 from agent.workers import Workers
 from gateway.apply import Hands, apply
-from gateway.errors import Blocklisted, RbdgateError, TenureOver
+from gateway.errors import Blocklisted, KernelRefused, RbdgateError, Stuck, TenureOver
 from gateway.model import ClusterView, Connection, ImageSpec, Label
 from gateway.observed import ANCHOR, Kernel
+from gateway.placement import unfit
 from gateway.plan import Me, Situation, plan, plan_nothing
 from gateway.steps import Claim, Cut, Plan, Step
 from gateway.timers import Timers
@@ -38,6 +39,9 @@ GUARD_DOUBT = 1.5
 
 GUARD_AGAIN = 0.3
 """How often, in seconds, an agent without a guard looks whether there is one again."""
+
+FAILING_LONG = 30.0
+"""After how many seconds of nothing but failures in this node's kernel an image is given to another node."""
 
 BLOCKLIST = "blocklist"
 """The workers' key for the check of the blocklist."""
@@ -84,6 +88,7 @@ class Cycle:
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._guard_sign, self._clock = wake, guard_sign, clock
         self._unclaimed_since: dict[str, float] = {}
+        self._fit_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
         self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
         self._blocklist_checked = 0.0
         self._published: tuple[int, bytes] | None = None
@@ -138,6 +143,8 @@ class Cycle:
                 waited=self._waited(view, self._clock()),
                 stagger=self._timers.claim_stagger,
                 busy=busy,
+                settled=self._settled(view, self._clock()),
+                failing=self._workers.failing((KernelRefused, Stuck), FAILING_LONG),
             )
             turn = Turn(view, kernel, plan(situation))
             self._workers.forget_failures_but({*turn.plan.images, *busy, BLOCKLIST})
@@ -178,6 +185,18 @@ class Cycle:
         unclaimed = {spec.uid for spec in view.images.values()} - set(view.claims)
         self._unclaimed_since = {uid: self._unclaimed_since.get(uid, now) for uid in unclaimed}
         return {uid: now - since for uid, since in self._unclaimed_since.items()}
+
+    def _settled(self, view: ClusterView, now: float) -> frozenset[Label]:
+        """The nodes that have been fit, with the same networks up, for the whole delay of a fail-back.
+
+        It begins anew with an operator's move: what somebody is about must not be undone under his hands.
+        """
+        now_fit = {(node, view.live[node].networks) for node in view.live if unfit(view, node) is None}
+        if any(not move.why for move in view.moves.values()):
+            self._fit_since = {}
+        self._fit_since = {each: self._fit_since.get(each, now) for each in now_fit}
+        delay = self._timers.failback_delay
+        return frozenset(node for (node, _), since in self._fit_since.items() if now - since >= delay)
 
     def _carry_out(self, turn: Turn) -> None:
         hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, self._clock()))

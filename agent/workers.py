@@ -29,6 +29,9 @@ class Failure:
     reason: str
     count: int
     not_before: float
+    kind: type[Exception]
+    since: float
+    """When the first failure of this row was."""
 
 
 class Workers:
@@ -73,6 +76,13 @@ class Workers:
             failure = self._failures.get(key)
         return failure.reason if failure else None
 
+    def failing(self, kinds: tuple[type[Exception], ...], seconds: float) -> frozenset[str]:
+        """The keys that have done nothing but fail for so long, the last time for a reason of these kinds."""
+        now = self._clock()
+        with self._lock:
+            found = self._failures.items()
+            return frozenset(k for k, f in found if issubclass(f.kind, kinds) and now - f.since >= seconds)
+
     def forget_failures_but(self, keys: Set[str]) -> None:
         """Forget the failures of all other keys: nothing is to be done for them any more, so nothing is wrong."""
         with self._lock:
@@ -113,9 +123,10 @@ class Workers:
     def _failed(self, key: str, error: Exception) -> Failure:
         with self._lock:
             before = self._failures.get(key)
-        count = 1 if before is None else before.count + 1
+        now = self._clock()
+        count, since = (1, now) if before is None else (before.count + 1, before.since)
         pause = min(self._retry_last, self._retry_first * 2 ** min(count - 1, 16))
         if isinstance(error, TenureOver):
             pause = self._retry_first
         log.warning("image failed", image=key, error=str(error), kind=type(error).__name__, tries=count, retry_in=pause)
-        return Failure(str(error) or type(error).__name__, count, self._clock() + pause)
+        return Failure(str(error) or type(error).__name__, count, now + pause, type(error), since)

@@ -246,12 +246,13 @@ class ImageSpec:
             raise BadInput(f"image {self.name}: path tags must be 1 to {len(self.paths)}, in order")
         if len({path.address for path in self.paths}) != len(self.paths):
             raise BadInput(f"image {self.name}: two of its paths have the same address")
-        if len(set(self.initiators)) != len(self.initiators):
-            raise BadInput(f"image {self.name}: an initiator is listed twice")
-        if len(set(self.groups)) != len(self.groups):
-            raise BadInput(f"image {self.name}: a group of initiators is listed twice")
-        if len(set(self.keep_away)) != len(self.keep_away):
-            raise BadInput(f"image {self.name}: a node to keep away from is listed twice")
+        for what, listed in (
+            ("an initiator", self.initiators),
+            ("a group of initiators", self.groups),
+            ("a node to keep away from", self.keep_away),
+        ):
+            if len(set(listed)) != len(listed):
+                raise BadInput(f"image {self.name}: {what} is listed twice")
         if self.pin is not None and self.pin in self.keep_away:
             raise BadInput(f"image {self.name} cannot be pinned to node {self.pin} and kept away from it")
 

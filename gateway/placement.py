@@ -1,20 +1,34 @@
-"""Who should hold an image, in order, and why. Pure: every node computes the same from the same view.
+"""Who should hold an image, in order, and why; and which images should be held elsewhere. Pure.
 
-The order is weighted rendezvous hashing (highest random weight): a node that comes or goes moves only the images it
-wins or loses. Nodes that can reach more of the image's networks come first; an operator's move comes before all.
+Every node computes the same from the same view, so there is no leader; etcd's transactions arbitrate.
+
+The order of an image's nodes is weighted rendezvous hashing (highest random weight) with bounded loads: a node that
+comes or goes moves few images but its own, and none takes more than its share while another has less. Before that
+come, in this order: a move that was asked for, more of the image's networks up, an operator's pin.
+
+An image moves by itself for four reasons, each with some hysteresis: its holder is drained, another node has more of
+its networks up, its pin can serve it again, or the images are spread unevenly (a node that came back has none). Each
+such move is written down as an operator's would be, `MOVES_AT_ONCE` in the whole cluster.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from gateway.model import ClusterView, ImageSpec, Label, NodeState
 
 CLIENTS = 2
 """The client instances a node that can take an image has: one of the kernel's, one of librados."""
+
+MOVES_AT_ONCE = 4
+"""How many images are on their way in the whole cluster before another one is moved that need not be."""
+
+TOLERANCE = 0.05
+"""By which part of its share a node may have too many or too few before images are moved for that; at least 1."""
 
 
 @dataclass(frozen=True)
@@ -25,44 +39,242 @@ class Candidate:
     reason: str
 
 
+@dataclass(frozen=True)
+class Relocation:
+    """An image that should be held elsewhere, and why."""
+
+    uid: str
+    source: Label
+    target: Label
+    reason: str
+
+
+def unfit(view: ClusterView, node: Label) -> str | None:
+    """Why a node can take no image at all now, in words that follow its name; None if it can."""
+    word, record = view.live.get(node), view.nodes.get(node)
+    if word is None:
+        return "is not live"
+    if record is None:
+        return "has a record that cannot be read"
+    if record.state is NodeState.DRAIN:
+        return "is drained" + (f" ({record.why})" if record.why else "")
+    if record.state is NodeState.MAINTENANCE:
+        return "is in maintenance" + (f" ({record.why})" if record.why else "")
+    if word.obstacle:
+        return f"can serve nothing: {word.obstacle}"
+    if len(word.instances) < CLIENTS:
+        return "has not connected to Ceph yet"
+    return None
+
+
+def why_not(view: ClusterView, spec: ImageSpec, node: Label) -> str | None:
+    """Why a node cannot take this image now, in words that follow its name; None if it can."""
+    if node in spec.keep_away:
+        return "is one that the image is kept away from"
+    return unfit(view, node)
+
+
 def candidates(view: ClusterView, spec: ImageSpec) -> tuple[Candidate, ...]:
-    """The live, active nodes in the order in which they should take the image; empty if there is none."""
-    wanted = {path.network for path in spec.paths}
-    move = view.moves.get(spec.uid)
-    ranked: list[tuple[bool, int, float, Candidate]] = []
-    active = [node for node in view.live if view.state_of(node) is NodeState.ACTIVE]
-    for node in active:
-        up = wanted & set(view.live[node].networks)
-        asked = move is not None and move.to == node
-        reason = "moved here by an operator" if asked else _reason(len(active), sorted(up), sorted(wanted))
-        ranked.append((not asked, -len(up), -_score(node, spec.uid), Candidate(node, f"{node}: {reason}")))
-    return tuple(entry[3] for entry in sorted(ranked, key=lambda entry: entry[:3]))
+    """The nodes that can take the image, in the order in which they should; empty if there is none."""
+    return Placement(view).candidates(spec)
 
 
 def should_leave(view: ClusterView, spec: ImageSpec, holder: Label) -> str | None:
     """Why the holder should give the image up now; None if it should keep it."""
-    if spec.deleting:
-        return "the image is being deleted"
-    move = view.moves.get(spec.uid)
-    if move is None or move.to == holder:
+    return Placement(view).should_leave(spec, holder)
+
+
+def rebalancing(view: ClusterView) -> tuple[Relocation, ...]:
+    """The moves that would spread the images evenly and bring each to its pin, however little uneven they are."""
+    return tuple(Placement(view).relocations(hurry=set(), settled=set(view.live), tolerance=0.0))
+
+
+class Placement:
+    """All that follows from one view; made once for many images."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self.view = view
+        self.fit = tuple(sorted(node for node in view.live if unfit(view, node) is None))
+        self.load = dict.fromkeys(view.live, 0)
+        """How many images each live node has, counted where they are going."""
+        self._orders: dict[str, tuple[Candidate, ...]] = {}
+        self._specs = {spec.uid: spec for spec in view.images.values() if not (spec.deleting or spec.stopped)}
+        unclaimed = []
+        for uid, spec in sorted(self._specs.items()):
+            place = self._place(uid)
+            if place is None:
+                unclaimed.append(spec)
+            elif place in self.load:
+                self.load[place] += 1
+        weights = {node: view.nodes[node].weight for node in self.fit}
+        whole = sum(weights.values()) or 1
+        self.share = {node: len(self._specs) * weight / whole for node, weight in weights.items()}
+        for spec in unclaimed:
+            order = self._orders[spec.uid] = self._order(spec)
+            if order:
+                self.load[order[0].node] += 1
+
+    def candidates(self, spec: ImageSpec) -> tuple[Candidate, ...]:
+        """The nodes that can take the image, in the order in which they should."""
+        found = self._orders.get(spec.uid)
+        return self._order(spec) if found is None else found
+
+    def should_leave(self, spec: ImageSpec, holder: Label) -> str | None:
+        """Why the holder should give the image up now; None if it should keep it."""
+        if spec.deleting:
+            return "the image is being deleted"
+        if spec.stopped:
+            return "an operator stopped the image"
+        if holder in spec.keep_away:
+            return f"the image is kept away from node {holder}"
+        move = self.view.moves.get(spec.uid)
+        if move is not None and move.to != holder and why_not(self.view, spec, move.to) is None:
+            return f"it moves to {move.to}: {move.reason}"
+        if self.view.state_of(holder) is NodeState.MAINTENANCE and not self.candidates(spec):
+            return f"node {holder} is in maintenance, and no other node can take the image"
         return None
-    if view.state_of(move.to) is NodeState.ACTIVE and has_clients(view, move.to):
-        return f"an operator moves it to {move.to}"
-    return None
+
+    def relocations(
+        self, *, hurry: AbstractSet[str], settled: AbstractSet[Label], tolerance: float = TOLERANCE
+    ) -> Iterator[Relocation]:
+        """Which images should be held elsewhere, the most urgent first; each is counted at its target from then on.
+
+        `hurry` are images whose holder cannot serve them, by its own word; only `settled` nodes get images back or
+        more than they have.
+        """
+        held = [(uid, self.view.claims[uid].node) for uid in self._specs if uid in self.view.claims]
+        staying = [(uid, holder) for uid, holder in held if uid not in self.view.moves and holder in self.load]
+        gone = set()
+        for urgency in (self._for_networks, self._for_trouble, self._for_drain, self._for_pin):
+            for uid, holder in staying:
+                reason_and_target = urgency(self._specs[uid], holder, hurry, settled) if uid not in gone else None
+                if reason_and_target is not None:
+                    gone.add(uid)
+                    yield self._relocate(uid, holder, *reason_and_target)
+        yield from self._for_evenness({uid: h for uid, h in staying if uid not in gone}, settled, tolerance)
+
+    def _relocate(self, uid: str, holder: Label, reason: str, target: Label) -> Relocation:
+        self.load[holder] -= 1
+        self.load[target] += 1
+        return Relocation(uid, holder, target, reason)
+
+    def _for_networks(
+        self, spec: ImageSpec, holder: Label, _: AbstractSet[str], __: AbstractSet[Label]
+    ) -> tuple[str, Label] | None:
+        most = max((len(self._up(spec, node)) for node in self.fit), default=0)
+        best = self._best_but(spec, holder) if most > len(self._up(spec, holder)) else None
+        if best is None or len(self._up(spec, best)) <= len(self._up(spec, holder)):
+            return None
+        lacking = _words(sorted(self._up(spec, best) - self._up(spec, holder)))
+        return f"{best} has {lacking} up, {holder} has not", best
+
+    def _for_trouble(
+        self, spec: ImageSpec, holder: Label, hurry: AbstractSet[str], __: AbstractSet[Label]
+    ) -> tuple[str, Label] | None:
+        best = self._best_but(spec, holder) if spec.uid in hurry else None
+        return None if best is None else (f"{holder} cannot serve it", best)
+
+    def _for_drain(
+        self, spec: ImageSpec, holder: Label, _: AbstractSet[str], __: AbstractSet[Label]
+    ) -> tuple[str, Label] | None:
+        if self.view.state_of(holder) not in (NodeState.DRAIN, NodeState.MAINTENANCE):
+            return None
+        best = self._best_but(spec, holder)
+        return None if best is None else (f"node {holder} {unfit(self.view, holder)}", best)
+
+    def _for_pin(
+        self, spec: ImageSpec, holder: Label, _: AbstractSet[str], settled: AbstractSet[Label]
+    ) -> tuple[str, Label] | None:
+        pin = spec.pin
+        if pin is None or pin == holder or pin not in self.fit or pin not in settled:
+            return None
+        return None if self._up(spec, pin) < self._up(spec, holder) else (f"it is pinned to {pin}", pin)
+
+    def _for_evenness(
+        self, staying: Mapping[str, Label], settled: AbstractSet[Label], tolerance: float
+    ) -> Iterator[Relocation]:
+        """Moves from the fullest node to the emptiest while that makes the spread more even; it always ends, for the
+        sum of the squares of the loads falls with each."""
+        left = dict(staying)
+        while (pair := self._uneven(left, settled, tolerance)) is not None:
+            uid, source, target = pair
+            del left[uid]
+            words = f"{source} has {self.load[source]} images, {target} has {self.load[target]}"
+            yield self._relocate(uid, source, words, target)
+
+    def _uneven(
+        self, left: Mapping[str, Label], settled: AbstractSet[Label], tolerance: float
+    ) -> tuple[str, Label, Label] | None:
+        by_load = sorted(self.fit, key=lambda node: (self._fullness(node, 0), node))
+        for source in reversed(by_load):
+            for target in by_load:
+                if target not in settled or self._fullness(source, -1) < self._fullness(target, +1):
+                    continue
+                if not (self._is_off(source, tolerance) or self._is_off(target, tolerance)):
+                    continue
+                movable = [uid for uid, holder in left.items() if holder == source and self._may_go(uid, target)]
+                if source != target and movable:
+                    return min(movable, key=lambda uid: (-self._score(target, uid), uid)), source, target
+        return None
+
+    def _fullness(self, node: Label, change: int) -> float:
+        return (self.load[node] + change) / self.view.nodes[node].weight
+
+    def _is_off(self, node: Label, tolerance: float) -> bool:
+        return not tolerance or abs(self.load[node] - self.share[node]) >= max(1.0, tolerance * self.share[node])
+
+    def _may_go(self, uid: str, target: Label) -> bool:
+        spec, holder = self._specs[uid], self.view.claims[uid].node
+        free = target not in spec.keep_away and spec.pin != holder
+        return free and len(self._up(spec, target)) >= len(self._up(spec, holder))
+
+    def _place(self, uid: str) -> Label | None:
+        """Where an image is or is going; None if nobody has it."""
+        claim, move = self.view.claims.get(uid), self.view.moves.get(uid)
+        if claim is None:
+            return None
+        return move.to if move is not None and move.to in self.fit else claim.node
+
+    def _best_but(self, spec: ImageSpec, holder: Label) -> Label | None:
+        return next((each.node for each in self._order(spec) if each.node != holder), None)
+
+    def _order(self, spec: ImageSpec) -> tuple[Candidate, ...]:
+        nodes = [node for node in self.fit if node not in spec.keep_away]
+        move, place = self.view.moves.get(spec.uid), self._place(spec.uid)
+        ranked = []
+        for node in nodes:
+            up, others = self._up(spec, node), self.load[node] - (place == node)
+            asked = move is not None and move.to == node
+            full = others + 1 > math.ceil(self.share[node])
+            rank = (not asked, -len(up), spec.pin != node, full, -self._score(node, spec.uid))
+            ranked.append((rank, node, asked))
+        order = sorted(ranked, key=lambda entry: entry[0])
+        return tuple(Candidate(node, f"{node}: {self._reason(spec, node, asked, nodes)}") for _, node, asked in order)
+
+    def _reason(self, spec: ImageSpec, node: Label, asked: bool, nodes: list[Label]) -> str:
+        if asked:
+            return f"moved here: {self.view.moves[spec.uid].reason}"
+        up = self._up(spec, node)
+        equal = [other for other in nodes if len(self._up(spec, other)) == len(up)]
+        networks = _words(sorted(up)) + " up" if up else f"none of {_words(sorted(_wanted(spec)))} up"
+        among = f"{len(equal)} node{'s' if len(equal) != 1 else ''} with {networks}"
+        if spec.pin == node:
+            return f"pinned here, one of {among}"
+        first = max(equal, key=lambda other: self._score(other, spec.uid))
+        return f"its turn among {among}" if first == node else f"the next of {among}, by share and turn"
+
+    def _up(self, spec: ImageSpec, node: Label) -> frozenset[Label]:
+        return _wanted(spec) & set(self.view.live[node].networks)
+
+    def _score(self, node: Label, uid: str) -> float:
+        digest = hashlib.sha256(f"{node}\0{uid}".encode()).digest()
+        fraction = (int.from_bytes(digest[:8], "big") + 0.5) / 2**64
+        return -self.view.nodes[node].weight / math.log(fraction)
 
 
-def has_clients(view: ClusterView, node: Label) -> bool:
-    """Whether the node is live with both its clients of Ceph, krbd's and its own: without them it takes nothing."""
-    word = view.live.get(node)
-    return word is not None and len(word.instances) >= CLIENTS
+def _wanted(spec: ImageSpec) -> frozenset[Label]:
+    return frozenset(path.network for path in spec.paths)
 
 
-def _score(node: Label, uid: str, weight: float = 1.0) -> float:
-    digest = hashlib.sha256(f"{node}\0{uid}".encode()).digest()
-    fraction = (int.from_bytes(digest[:8], "big") + 0.5) / 2**64
-    return -weight / math.log(fraction)
-
-
-def _reason(count: int, up: Sequence[Label], wanted: Sequence[Label]) -> str:
-    networks = " and ".join(str(network) for network in up) if up else "none of " + ", ".join(map(str, wanted))
-    return f"its turn among {count} active node{'s' if count != 1 else ''}, with {networks} up"
+def _words(labels: list[Label]) -> str:
+    return " and ".join(map(str, labels))

@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
-from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, Path
+from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, NodeState, Path
 from gateway.observed import ANCHOR, Device, DeviceName, Kernel, Mapping, Portal, Target
-from gateway.placement import candidates, should_leave
+from gateway.placement import MOVES_AT_ONCE, Placement, why_not
 from gateway.profile import differences
 from gateway.steps import (
     Build,
@@ -33,6 +34,7 @@ from gateway.steps import (
     RefreshHold,
     Release,
     RemoveAddresses,
+    RequestMove,
     SetInitiators,
     Step,
     TakeHold,
@@ -157,7 +159,9 @@ class Situation:
 
     `waited` tells for each image nobody claims how many seconds ago that was first seen; `stagger` is how many of
     them each place in the placement order waits. `busy` are images whose steps of an earlier turn still run: what is
-    seen of them is halfway, so nothing is decided for them.
+    seen of them is halfway, so nothing is decided for them. `settled` are the nodes that have been fit, with the same
+    networks, for so long that images go back to them; `failing` are images this node holds and has not been able to
+    serve for long.
     """
 
     view: ClusterView
@@ -166,6 +170,8 @@ class Situation:
     waited: MappingOf[str, float] = field(default_factory=dict)
     stagger: float = 1.0
     busy: AbstractSet[str] = frozenset()
+    settled: AbstractSet[Label] = frozenset()
+    failing: AbstractSet[str] = frozenset()
 
 
 def plan(situation: Situation) -> Plan:
@@ -179,6 +185,8 @@ class _Planner:
     def __init__(self, situation: Situation) -> None:
         self.view, self.kernel, self.me, self.busy = situation.view, situation.kernel, situation.me, situation.busy
         self.waited, self.stagger = situation.waited, situation.stagger
+        self.settled, self.failing = situation.settled, situation.failing
+        self.placement = Placement(self.view)
         self.anchor = anchor_of(self.kernel.mappings, self.view.settings.anchor_pool)
         self.cut: set[Address] = set()
         self.images: dict[str, tuple[Step, ...]] = {}
@@ -188,6 +196,7 @@ class _Planner:
     def plan(self) -> Plan:
         for spec in self.view.images.values():
             self._plan_image(spec)
+        self._relocate()
         self._plan_unknown()
         if self.anchor is None:
             self.images[ANCHOR] = (MapAnchor(_next_generation(self.kernel)),)
@@ -204,7 +213,7 @@ class _Planner:
                 self.reasons[spec.uid] = "this node does not hold the image (any more)"
             self.images[spec.uid] = steps + self._claim(spec)
             return
-        leave = should_leave(self.view, spec, self.me.name)
+        leave = self.placement.should_leave(spec, self.me.name)
         if leave is not None:
             self.reasons[spec.uid] = leave
             self.images[spec.uid] = (*self._withdraw(spec), Release(spec, token))
@@ -265,8 +274,29 @@ class _Planner:
         return interface is not None and here not in (None, interface.name)
 
     def _finish_move(self, spec: ImageSpec) -> tuple[Step, ...]:
+        """A move is over when it was done, or when it cannot be: it must not fire much later.
+
+        An operator's waits for a target that is live and only cannot take anything yet; what a holder asked for by
+        itself does not, for it would be asked for again.
+        """
         move = self.view.moves.get(spec.uid)
-        return (FinishMove(spec.uid, move.revision),) if move is not None and move.to == self.me.name else ()
+        if move is None:
+            return ()
+        done, record = move.to == self.me.name, self.view.nodes.get(move.to)
+        active = move.to in self.view.live and record is not None and record.state is NodeState.ACTIVE
+        possible = active and move.to not in spec.keep_away if not move.why else not why_not(self.view, spec, move.to)
+        return () if possible and not done else (FinishMove(spec.uid, move.revision),)
+
+    def _relocate(self) -> None:
+        """Ask for the moves of images held here that placement wants, as long as few are under way in all."""
+        budget = MOVES_AT_ONCE - len(self.view.moves)
+        wanted = self.placement.relocations(hurry=self.failing, settled=self.settled)
+        for each in islice(wanted, max(0, budget)):
+            spec = self.view.spec_of(each.uid)
+            if each.source == self.me.name and spec is not None and each.uid in self.images and each.uid in self.held:
+                self.reasons.setdefault(each.uid, f"{each.reason}: to be moved to {each.target}")
+                asked = RequestMove(spec, self.held[each.uid], each.target, each.reason)
+                self.images[each.uid] = (asked, *self.images[each.uid])  # first: what comes after may be what fails
 
     def _withdraw(self, spec: ImageSpec) -> tuple[Step, ...]:
         """Steps that leave nothing of the image on this node; its addresses join this turn's cut."""
@@ -281,14 +311,20 @@ class _Planner:
         return (*steps, *(Unmap(m.number) for m in mappings))
 
     def _claim(self, spec: ImageSpec) -> tuple[Step, ...]:
-        if spec.uid in self.view.claims or spec.deleting or str(spec.name) in self.view.broken or not self.me.guarded:
+        if (
+            spec.uid in self.view.claims
+            or spec.deleting
+            or spec.stopped
+            or str(spec.name) in self.view.broken
+            or not self.me.guarded
+        ):
             return ()
         if self.anchor is None or self.me.rados is None:
             return ()
         word = self.view.live.get(self.me.name)
         if word is None or not {self.anchor.instance, self.me.rados} <= set(word.instances):
             return ()  # others must be able to tell this node's instances before it opens anything
-        for rank, candidate in enumerate(candidates(self.view, spec)):
+        for rank, candidate in enumerate(self.placement.candidates(spec)):
             if candidate.node == self.me.name and self.waited.get(spec.uid, 0.0) >= rank * self.stagger:
                 revision = self.view.revisions[spec.name]
                 return (Claim(spec, revision, candidate.reason),)

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.errors import BadInput
 from gateway.model import ClusterView, ImageSpec, Label, NodeRecord, NodeState
-from gateway.placement import candidates, should_leave
+from gateway.placement import candidates, should_leave, why_not
 
 
 class ImageState(Enum):
@@ -25,6 +25,7 @@ class ImageState(Enum):
     STARTING = "starting"
     FAILED = "failed"
     UNCLAIMED = "unclaimed"
+    STOPPED = "stopped"
     DELETING = "deleting"
     BROKEN = "broken"
 
@@ -227,11 +228,14 @@ def _image_status(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, No
 
 def _why_unclaimed(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> str:
     order = candidates(view, spec)
-    if not order:
-        return "no active node is live"
-    obstacles = {candidate.node: reports[candidate.node].obstacle for candidate in order if candidate.node in reports}
-    told = [f"{node} takes nothing: {obstacle}" for node, obstacle in obstacles.items() if obstacle]
-    return "; ".join([f"next is {order[0].reason}", *told])
+    said = {node: report.obstacle for node, report in reports.items() if report.obstacle and node in view.live}
+    if order:
+        told = [f"{each.node} takes nothing: {said[each.node]}" for each in order if each.node in said]
+        return "; ".join([f"next is {order[0].reason}", *told])
+    why = {node: why_not(view, spec, node) for node in sorted(set(view.nodes) | set(view.live))}
+    why |= {node: f"can serve nothing: {obstacle}" for node, obstacle in said.items()}
+    words = "; ".join(f"{node} {reason}" for node, reason in why.items())
+    return "no node can take it: " + (words or "none ever joined")
 
 
 def _state(
@@ -241,8 +245,14 @@ def _state(
         return ImageState.BROKEN, view.broken[str(spec.name)]
     if spec.deleting:
         return ImageState.DELETING, f"{holder} still has to let it go" if holder else "run `image delete` to finish"
-    if holder is None:
-        return ImageState.UNCLAIMED, ""
+    if spec.stopped:
+        return ImageState.STOPPED, f"{holder} still has to let it go" if holder else "run `image start` to serve it"
+    return (ImageState.UNCLAIMED, "") if holder is None else _state_of_held(view, spec, holder, report)
+
+
+def _state_of_held(
+    view: ClusterView, spec: ImageSpec, holder: Label, report: ImageReport | None
+) -> tuple[ImageState, str]:
     if report is None:
         return ImageState.STARTING, f"{holder} has just claimed it"
     if not report.exported:

@@ -25,8 +25,8 @@ from gateway.model import (
     Iqn,
     Label,
     LiveNode,
-    Network,
     Move,
+    Network,
     NodeRecord,
     NodeState,
     Path,
@@ -257,7 +257,7 @@ def read_fence(value: bytes, where: str) -> FenceIntent:
 
 
 def _said(**values: object) -> dict[str, object]:
-    """The values that say something: what may be left out is, so that a version that does not know it reads the rest."""
+    """The values that say something; the others are left out, so that an earlier version reads the form."""
     return {key: value for key, value in values.items() if value}
 
 

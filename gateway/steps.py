@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.model import Address, FenceIntent, HolderRecord, ImageSpec, Instance, Iqn, Path
+from gateway.model import Address, FenceIntent, HolderRecord, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import DeviceName
 
 
@@ -144,8 +144,18 @@ class Release:
 
 
 @dataclass(frozen=True)
+class RequestMove:
+    """Write down that the image, which this node holds under that claim, is to be held by another node, and why."""
+
+    spec: ImageSpec
+    token: int
+    to: Label
+    why: str
+
+
+@dataclass(frozen=True)
 class FinishMove:
-    """Forget an operator's move that has been done."""
+    """Forget a move that has been done, or whose target cannot take the image any more."""
 
     uid: str
     revision: int
@@ -182,6 +192,7 @@ Step = (
     | SetInitiators
     | RefreshHold
     | Release
+    | RequestMove
     | FinishMove
     | DropRecords
     | DropFences

@@ -16,6 +16,15 @@ BLOCKLIST_EXPIRY = 365 * 24 * 3600
 ANNOUNCE_AGAIN = (1.0, 2.0, 5.0, 10.0)
 """When an address that came up is announced again, counted from its first announcement."""
 
+PROBES = (0.0, 0.3, 0.6)
+"""When the network is asked who has an address that is new to the cluster, in seconds from the first question."""
+
+PROBE_BOUND = 1.0
+"""How long, in seconds from the first question, an answer is waited for; then nobody has the address."""
+
+DEFENCE_SPACING = 1.0
+"""An address that others claim, too, is announced at most this often, in seconds."""
+
 ETCD_ELECTION = 4.0
 """What the loss of etcd's leader was seen to cost a client at most (three members, default election time-out)."""
 
@@ -54,6 +63,8 @@ class Timers:
     """How often the agent looks at everything when nothing woke it."""
     claim_stagger: float = 1.0
     """How much longer each next node in the placement order waits before it claims an image nobody claims."""
+    failback_delay: float = 60.0
+    """How long a node must have been fit before images are moved to it that another node serves as well."""
     retry_first: float = 1.0
     """The wait before an image that failed is tried again; it doubles with each failure."""
     retry_last: float = 30.0

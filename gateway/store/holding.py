@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, ClaimLost, Conflict, LeaseGone
-from gateway.model import Claim, Connection, FenceIntent, HolderRecord, ImageSpec, Instance, Label, LiveNode, NodeRecord
+from gateway.model import (
+    Claim,
+    Connection,
+    FenceIntent,
+    HolderRecord,
+    ImageSpec,
+    Instance,
+    Label,
+    LiveNode,
+    Move,
+    NodeRecord,
+)
 from gateway.store import view
 from gateway.store.guarded import GuardedStore
 from gateway.store.keys import CLAIMS, FENCES, LIVE
@@ -167,8 +178,16 @@ class HoldingStore(GuardedStore):
         nodes = view.live_nodes(snapshot, self.keys).values()
         return {instance: live.name for live in nodes for instance in live.instances}
 
+    def start_move(self, uid: str, token: int, to: Label, why: str) -> None:
+        """Write down where the holder of claim `token` wants the image to be; an earlier wish stands. ClaimLost."""
+        claim, key = self.keys.claim(uid), self.keys.move(uid)
+        put = Put(key, schema.write_move(Move(to, 0, why)))
+        outcome = self._transact([CreateRevisionIs(claim, token), Absent(key)], [put], [claim, key])
+        if outcome.revision is None and outcome.found[key] is None:
+            raise ClaimLost(f"claim {token} of image {uid} is gone: {_holder(outcome.found[claim])} has it now")
+
     def finish_move(self, uid: str, revision: int) -> None:
-        """Forget an operator's move that was done; a newer one stays."""
+        """Forget a move that was done or has become impossible; a newer one stays."""
         key = self.keys.move(uid)
         self._transact([ModRevisionIs(key, revision)], [Delete(key)])
 

@@ -15,6 +15,7 @@ from gateway.model import (
     ImageSpec,
     Instance,
     Label,
+    Move,
 )
 
 
@@ -73,6 +74,12 @@ class FakeStore:
             claims={u: c for u, c in self.state.claims.items() if u != uid},
             records=tuple(record for record in self.state.records if record not in records),
         )
+
+    def start_move(self, uid: str, token: int, to: Label, why: str) -> None:
+        """Write down a holder's own move unless there is one."""
+        self._guard(uid, token)
+        if uid not in self.state.moves:
+            self.set(moves={**self.state.moves, uid: Move(to, self.state.revision + 1, why)})
 
     def finish_move(self, uid: str, revision: int) -> None:
         """Forget a move."""

@@ -239,7 +239,7 @@ def test_waiting_says_why() -> None:
     made = operation(agents=0)
     create(made)
     with pytest.raises(
-        NotReached, match="not reached within 5 s: image rbd/disk1 is unclaimed: no active node is live"
+        NotReached, match="not reached within 5 s: image rbd/disk1 is unclaimed: no node can take it: none ever joined"
     ):
         images.await_serving(made.store, NAME, made.patience(5))
     assert made.now == pytest.approx(5)
