@@ -12,6 +12,12 @@ claims/<uid>     (leased)           who holds an image; the create revision is t
 records/<uid>/<instance, quoted>    a client that may have the image open
 moves/<uid>                         where an image is to be: an operator's wish, or its holder's
 fences/<instance, quoted>           a client that was decided to be fenced
+
+The log of events lies beside the prefix, so that no turn reads it and no watch wakes for it: for `/rbdgate/default/`
+under `/rbdgate/default.events/`:
+
+next                                the number of the next event
+slot/<number modulo the slots>      an event
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ DEFAULT_PREFIX = "/rbdgate/default/"
 IMAGES, NODES, LIVE, STATUS = "images/", "nodes/", "live/", "status/"
 CLAIMS, RECORDS, MOVES, FENCES, UNIQUE = "claims/", "records/", "moves/", "fences/", "unique/"
 CONNECTIONS, GROUPS, SERVED = "connections/", "groups/", "served/"
+EVENTS = ".events"
+"""What the name of the prefix of a cluster's events ends in."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,30 @@ class Keys:
                 f"etcd prefix {self.prefix!r}: write it like {DEFAULT_PREFIX}, with a slash at both ends and letters,"
                 " digits, '-', '_' and '.' between"
             )
+        if f"{EVENTS}/" in self.prefix:
+            raise BadSettings(
+                f"etcd prefix {self.prefix!r}: a name that ends in {EVENTS} is where the events of another prefix are"
+                " kept; choose another name"
+            )
+
+    @property
+    def events(self) -> str:
+        """The prefix of the log of events."""
+        return f"{self.prefix.removesuffix('/')}{EVENTS}/"
+
+    @property
+    def event_counter(self) -> str:
+        """The number of the next event."""
+        return f"{self.events}next"
+
+    @property
+    def event_slots(self) -> str:
+        """The prefix of all slots of the log."""
+        return f"{self.events}slot/"
+
+    def event_slot(self, slot: int) -> str:
+        """One slot of the log."""
+        return f"{self.event_slots}{slot:04}"
 
     @property
     def settings(self) -> str:
