@@ -65,9 +65,10 @@ class Guard:
         runtime: RuntimeDirectory,
         kernel: NodeKernel,
         workers: Workers,
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self._boot_id, self._timers, self._runtime = boot_id, timers, runtime
-        self._kernel, self._workers = kernel, workers
+        self._kernel, self._workers, self._clock = kernel, workers, clock
         self._stop = threading.Event()
         self._acting = False
         self._signed = 0.0
@@ -81,7 +82,7 @@ class Guard:
         """Look, act if need be, sleep a little, until told to stop."""
         notify(READY="1", STATUS="watching")
         while not self._stop.is_set():
-            now = boottime()
+            now = self._clock()
             if now - self._signed >= SIGN_PERIOD:
                 self._runtime.write_guard_sign(now)
                 self._signed = now
@@ -139,7 +140,7 @@ class Guard:
 
     def _take_down(self, key: str, steps: tuple[Step, ...]) -> None:
         for step in steps:
-            if self._may_serve(boottime()):
+            if self._may_serve(self._clock()):
                 return  # the agent proved its lease meanwhile and serves again: what comes next would hit that
             log.info("step", image=key, step=type(step).__name__)
             try:

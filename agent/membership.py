@@ -58,11 +58,13 @@ class Membership:
         runtime: RuntimeDirectory,
         on_change: Callable[[str], None],
         clock: Callable[[], float] = boottime,
+        keeper: Callable[..., LeaseKeeper] = LeaseKeeper,
     ) -> None:
         self.store = store
         self._node, self._version, self._boot_id, self._timers = node, version, boot_id, timers
         self._leases, self._link, self._kernel, self._runtime = leases, link, kernel, runtime
         self._lease_client, self._on_change, self._clock = lease_client, on_change, clock
+        self._make_keeper = keeper
         self._keeper: LeaseKeeper | None = None
         self._resigned: str | None = None
         self._withdrawing_since: float | None = None
@@ -173,7 +175,7 @@ class Membership:
 
     def _start_keeper(self, tenure: Tenure) -> None:
         self._resigned = None
-        self._keeper = LeaseKeeper(
+        self._keeper = self._make_keeper(
             self._leases,
             tenure,
             timers=self._timers,

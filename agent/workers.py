@@ -101,7 +101,11 @@ class Workers:
         for key in list(self._waiting)[: max(0, free)]:
             work = self._waiting.pop(key)
             self._began[key] = now
-            threading.Thread(target=self._work, args=(key, work), name=f"work-{key}", daemon=True).start()
+            self._start(key, work)
+
+    def _start(self, key: str, work: Callable[[], None]) -> None:
+        """Give the work a thread."""
+        threading.Thread(target=self._work, args=(key, work), name=f"work-{key}", daemon=True).start()
 
     def _work(self, key: str, work: Callable[[], None]) -> None:
         failure: Failure | None = None
