@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from gateway.actions.ceph import Ceph
+from gateway.actions.changing import ATTEMPTS, change
 from gateway.actions.choosing import IdentityWish, choose_identity, choose_paths, paths_with_tags
 from gateway.actions.looking import look
 from gateway.actions.waiting import Patience, Pending
@@ -24,9 +25,6 @@ from gateway.model import Address, HolderRecord, ImageName, ImageSpec, Label, No
 from gateway.placement import candidates
 from gateway.report import ImageState, ImageStatus
 from gateway.store.cluster import ClusterStore
-
-ATTEMPTS = 5
-"""How often a change is decided anew when somebody else changed the same thing meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -229,18 +227,3 @@ def _await_release(store: ClusterStore, spec: ImageSpec) -> tuple[HolderRecord, 
         if record.instance in living:
             return Pending(f"{living[record.instance]} may still have image {spec.name} open")
     return records
-
-
-def change(store: ClusterStore, name: ImageName, to: Callable[[ImageSpec], ImageSpec]) -> tuple[ImageSpec, int]:
-    """Change an image's spec on the revision it was read at, again if somebody else was faster."""
-    for attempt in range(ATTEMPTS):
-        old, revision = store.image(name)
-        new = to(old)
-        if new == old:
-            return old, revision
-        try:
-            return new, store.replace_image(old, new, revision)
-        except Conflict:
-            if attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")

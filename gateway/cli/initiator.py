@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.actions import initiators
 from gateway.actions.ceph import Ceph
+from gateway.actions.changing import Changed, await_applied
 from gateway.cli.parsers import Commands, image_argument, leaf, typed
 from gateway.cli.session import Answer, Session
 from gateway.model import ImageName, Iqn
@@ -40,13 +41,13 @@ def _list(session: Session, arguments: argparse.Namespace) -> Answer:
 def _changed(
     session: Session,
     arguments: argparse.Namespace,
-    act: Callable[[ClusterStore, Ceph, ImageName, Any], initiators.Changed],
+    act: Callable[[ClusterStore, Ceph, ImageName, Any], Changed],
 ) -> Answer:
     changed = act(session.store, session.ceph, arguments.image, arguments.iqn)
     if changed.warning:
         session.warn(changed.warning)
     if arguments.wait:
-        initiators.await_applied(session.store, changed, session.patience)
+        await_applied(session.store, changed, session.patience)
     allowed = [str(iqn) for iqn in changed.spec.initiators]
     text = f"image {arguments.image} may be used by: " + (", ".join(allowed) or "nobody")
     return Answer(text, {"image": str(arguments.image), "initiators": allowed})

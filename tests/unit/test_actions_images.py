@@ -367,15 +367,15 @@ def test_a_change_meets_another() -> None:
         nonlocal calls
         calls += 1
         if calls == 1:
-            images.change(made.store, NAME, lambda s: replace(s, initiators=(Iqn("iqn.2026-11.x:other"),)))
+            changing.change(made.store, NAME, lambda s: replace(s, initiators=(Iqn("iqn.2026-11.x:other"),)))
         return replace(spec, initiators=(*spec.initiators, Iqn("iqn.2026-11.x:mine")))
 
-    spec, _ = images.change(made.store, NAME, with_one)
+    spec, _ = changing.change(made.store, NAME, with_one)
     assert [str(iqn) for iqn in spec.initiators] == ["iqn.2026-11.x:other", "iqn.2026-11.x:mine"]
 
     def always_late(spec: ImageSpec) -> ImageSpec:
-        images.change(made.store, NAME, lambda s: replace(s, size=s.size + 512))
+        changing.change(made.store, NAME, lambda s: replace(s, size=s.size + 512))
         return replace(spec, deleting=True)
 
     with pytest.raises(Conflict):
-        images.change(made.store, NAME, always_late)
+        changing.change(made.store, NAME, always_late)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.actions import images, initiators
+from gateway.actions.changing import await_applied
 from gateway.actions.images import Wish
 from gateway.actions.waiting import NotReached
 from gateway.errors import NotFound, Refused, StorageUnavailable
@@ -41,11 +42,11 @@ def test_waiting_for_the_kernel() -> None:
     changed = initiators.allow(made.store, made.ceph, NAME, INITIATOR)
     for agent in made.agents:
         agent.stuck = True
-    with pytest.raises(NotReached, match="has not changed the access list"):
-        initiators.await_applied(made.store, changed, made.patience(3))
+    with pytest.raises(NotReached, match="does not serve image rbd/disk1 with this change"):
+        await_applied(made.store, changed, made.patience(3))
     for agent in made.agents:
         agent.stuck = False
-    initiators.await_applied(made.store, changed, made.patience())
+    await_applied(made.store, changed, made.patience())
 
 
 def test_nobody_serves_it() -> None:
@@ -53,7 +54,7 @@ def test_nobody_serves_it() -> None:
     made = operation(agents=0)
     images.create(made.store, made.ceph, NAME, 1 << 30, Wish(), random=made.random)
     changed = initiators.allow(made.store, made.ceph, NAME, INITIATOR)
-    initiators.await_applied(made.store, changed, made.patience(0))
+    await_applied(made.store, changed, made.patience(0))
 
 
 def test_refusals() -> None:
