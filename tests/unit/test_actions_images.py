@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.actions import cluster, images
+from gateway.actions import changing, cluster, images
 from gateway.actions.choosing import IdentityWish
 from gateway.actions.images import Wish
 from gateway.actions.looking import look
