@@ -41,6 +41,10 @@ class Conflict(Refused):
     """Somebody else changed what this decision rested on; decide anew."""
 
 
+class AddressInUse(Refused):
+    """A machine that is none of ours has an address that was to be a portal; nothing was put on."""
+
+
 class StoreRefused(Refused):
     """etcd answered no: permission, a malformed request, no space left; nothing was done."""
 

@@ -130,12 +130,16 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface that has an address in one of the cluster's networks; `up` includes the carrier."""
+    """A network interface that has an address in one of the cluster's networks; `up` includes the carrier.
+
+    `mac` is its hardware address as `aa:bb:cc:dd:ee:ff`, in lower case; empty where it has none.
+    """
 
     name: str
     index: int
     up: bool
     addresses: frozenset[Address]
+    mac: str = ""
 
 
 @dataclass(frozen=True)

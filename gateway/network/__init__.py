@@ -1,7 +1,8 @@
 """The only room that knows the node's network: interfaces, portal addresses, cuts, announcements, TCP peers.
 
 `interfaces` reads, `addresses` and `blackhole` write, `announcement` and `tcp` speak to neighbours and initiators,
-`changes` wakes, `netlink` is the door. Nothing here decides, sleeps or starts a thread.
+`probe` asks and `hearing` hears them (`packets` are the bytes), `changes` wakes, `netlink` is the door. Nothing here
+decides, sleeps or starts a thread.
 
 rtnetlink (RFC 3549, uapi/linux/rtnetlink.h) is spoken directly: the five messages needed are small, thousands of them
 go out in one stream (a cut of 2,000 addresses may not take longer than one), and the guard, which must be small and
@@ -12,11 +13,16 @@ from gateway.network.addresses import add_address, remove_address, remove_addres
 from gateway.network.announcement import announce
 from gateway.network.blackhole import cut, uncut
 from gateway.network.changes import Changes
+from gateway.network.hearing import Hearing
 from gateway.network.interfaces import NetworkView, observe, observe_own
+from gateway.network.packets import Assertion
+from gateway.network.probe import stranger_with
 from gateway.network.tcp import Peer, could_still_send, nudge, peers
 
 __all__ = [
+    "Assertion",
     "Changes",
+    "Hearing",
     "NetworkView",
     "Peer",
     "add_address",
@@ -29,5 +35,6 @@ __all__ = [
     "peers",
     "remove_address",
     "remove_addresses",
+    "stranger_with",
     "uncut",
 ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from gateway.model import Address, ClusterSettings, Label, Network
 from gateway.network.blackhole import cuts
 from gateway.network.netlink import Netlink, attributes
+from gateway.network.packets import mac_text
 from gateway.observed import Interface
 
 OUR_PROTOCOL = 0x72
@@ -22,7 +23,7 @@ OUR_PROTOCOL = 0x72
 
 _GETLINK, _GETADDR = 18, 22
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
-_IFLA_IFNAME = 3
+_IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
 _UP, _RUNNING, _LOWER_UP = 0x1, 0x40, 0x10000
 """IFF_UP (set by the operator), IFF_RUNNING (operational), IFF_LOWER_UP (carrier): uapi/linux/if.h."""
 
@@ -44,11 +45,12 @@ class AddressEntry:
 
 @dataclass(frozen=True)
 class Link:
-    """One interface as the kernel lists it; `up` includes the carrier."""
+    """One interface as the kernel lists it; `up` includes the carrier, `mac` is empty where it has none."""
 
     index: int
     name: str
     up: bool
+    mac: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def links(kernel: Netlink) -> dict[int, Link]:
     found = {}
     for _, body in kernel.dump(_GETLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)):
         _, _, index, flags, _ = struct.unpack_from("=BxHiII", body)
-        name = attributes(body[16:]).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
+        values = attributes(body[16:])
+        name = values.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
         wanted = _UP | _RUNNING | _LOWER_UP
-        found[index] = Link(index, name, flags & wanted == wanted)
+        found[index] = Link(index, name, flags & wanted == wanted, mac_text(values.get(_IFLA_ADDRESS, b"")))
     return found
 
 
@@ -121,7 +124,7 @@ def serving(
         if chosen is not None:
             link = found_links[chosen]
             here = frozenset(entry.address for entry in found if entry.index == chosen)
-            result[network.name] = Interface(link.name, link.index, link.up, here)
+            result[network.name] = Interface(link.name, link.index, link.up, here, link.mac)
     return result
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from gateway.errors import KernelRefused
 from gateway.model import Address
-from gateway.network.announcement import checksum
 from gateway.network.netlink import NETLINK_SOCK_DIAG, Netlink
+from gateway.network.packets import checksum
 from gateway.observed import Portal
 
 _BY_FAMILY = 20

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.errors import KernelRefused
 from gateway.model import Label, Network
-from gateway.network.announcement import checksum, frames
+from gateway.network.announcement import frames
 from gateway.network.blackhole import rule
 from gateway.network.interfaces import OUR_PROTOCOL, AddressEntry, Link, ours, serving
 from gateway.network.netlink import attribute, attributes, expect
+from gateway.network.packets import checksum
 from gateway.network.tcp import Peer, connection, segment
 from gateway.observed import Portal
 
