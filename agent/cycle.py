@@ -7,7 +7,7 @@ goes on for as long as the tenure runs, nothing is taken. When the tenure is ove
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -24,7 +24,7 @@ from gateway.apply import Hands, apply
 from gateway.errors import Blocklisted, KernelRefused, RbdgateError, Stuck, TenureOver
 from gateway.model import ClusterView, Connection, ImageSpec, Label
 from gateway.observed import ANCHOR, Kernel
-from gateway.placement import unfit
+from gateway.placement import Lately, unfit
 from gateway.plan import Me, Situation, plan, plan_nothing
 from gateway.steps import Claim, Cut, Plan, Step
 from gateway.timers import Timers
@@ -39,6 +39,9 @@ GUARD_DOUBT = 1.5
 
 GUARD_AGAIN = 0.3
 """How often, in seconds, an agent without a guard looks whether there is one again."""
+
+LINKS_STEADY = 3.0
+"""For how many seconds nodes' networks must have been the same before one's images go to the other for them."""
 
 FAILING_LONG = 30.0
 """After how many seconds of nothing but failures in this node's kernel an image is given to another node."""
@@ -88,6 +91,7 @@ class Cycle:
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._guard_sign, self._clock = wake, guard_sign, clock
         self._unclaimed_since: dict[str, float] = {}
+        self._same_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
         self._fit_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
         self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
         self._blocklist_checked = 0.0
@@ -143,8 +147,7 @@ class Cycle:
                 waited=self._waited(view, self._clock()),
                 stagger=self._timers.claim_stagger,
                 busy=busy,
-                settled=self._settled(view, self._clock()),
-                failing=self._workers.failing((KernelRefused, Stuck), FAILING_LONG),
+                lately=self._lately(view, self._clock()),
             )
             turn = Turn(view, kernel, plan(situation))
             self._workers.forget_failures_but({*turn.plan.images, *busy, BLOCKLIST})
@@ -186,17 +189,23 @@ class Cycle:
         self._unclaimed_since = {uid: self._unclaimed_since.get(uid, now) for uid in unclaimed}
         return {uid: now - since for uid, since in self._unclaimed_since.items()}
 
-    def _settled(self, view: ClusterView, now: float) -> frozenset[Label]:
-        """The nodes that have been fit, with the same networks up, for the whole delay of a fail-back.
+    def _lately(self, view: ClusterView, now: float) -> Lately:
+        """What has been so for how long: it begins anew with this agent, and all delays with it.
 
-        It begins anew with an operator's move: what somebody is about must not be undone under his hands.
+        That of a fail-back begins anew with an operator's move as well: what somebody is about must not be undone under
+        his hands.
         """
-        now_fit = {(node, view.live[node].networks) for node in view.live if unfit(view, node) is None}
+        networks = {(node, word.networks) for node, word in view.live.items()}
+        self._same_since = {each: self._same_since.get(each, now) for each in networks}
         if any(not move.why for move in view.moves.values()):
             self._fit_since = {}
-        self._fit_since = {each: self._fit_since.get(each, now) for each in now_fit}
-        delay = self._timers.failback_delay
-        return frozenset(node for (node, _), since in self._fit_since.items() if now - since >= delay)
+        fit = {each for each in networks if unfit(view, each[0]) is None}
+        self._fit_since = {each: self._fit_since.get(each, now) for each in fit}
+        return Lately(
+            steady=_since(self._same_since, now - LINKS_STEADY),
+            settled=_since(self._fit_since, now - self._timers.failback_delay),
+            failing=self._workers.failing((KernelRefused, Stuck), FAILING_LONG),
+        )
 
     def _carry_out(self, turn: Turn) -> None:
         hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, self._clock()))
@@ -305,6 +314,10 @@ class Cycle:
         if sentence != self._said:
             log.info("turn", sentence=sentence)
             self._said = sentence
+
+
+def _since(times: Mapping[tuple[Label, tuple[Label, ...]], float], latest: float) -> frozenset[Label]:
+    return frozenset(node for (node, _), since in times.items() if since <= latest)
 
 
 def _words(steps: tuple[Step, ...]) -> str:

@@ -40,6 +40,20 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Lately:
+    """What one view cannot tell, for it takes time to see.
+
+    `steady` are the nodes whose networks have not changed for a moment: a network that fails for all fails for each at
+    a slightly other time. `settled` are those that have been fit, with the same networks, for so long that images
+    come back to them. `failing` are images whose holder has not been able to serve them for long, by its own word.
+    """
+
+    steady: AbstractSet[Label] = frozenset()
+    settled: AbstractSet[Label] = frozenset()
+    failing: AbstractSet[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Relocation:
     """An image that should be held elsewhere, and why."""
 
@@ -86,7 +100,8 @@ def should_leave(view: ClusterView, spec: ImageSpec, holder: Label) -> str | Non
 
 def rebalancing(view: ClusterView) -> tuple[Relocation, ...]:
     """The moves that would spread the images evenly and bring each to its pin, however little uneven they are."""
-    return tuple(Placement(view).relocations(hurry=set(), settled=set(view.live), tolerance=0.0))
+    everybody = frozenset(view.live)
+    return tuple(Placement(view).relocations(Lately(steady=everybody, settled=everybody), tolerance=0.0))
 
 
 class Placement:
@@ -134,69 +149,55 @@ class Placement:
             return f"node {holder} is in maintenance, and no other node can take the image"
         return None
 
-    def relocations(
-        self, *, hurry: AbstractSet[str], settled: AbstractSet[Label], tolerance: float = TOLERANCE
-    ) -> Iterator[Relocation]:
-        """Which images should be held elsewhere, the most urgent first; each is counted at its target from then on.
-
-        `hurry` are images whose holder cannot serve them, by its own word; only `settled` nodes get images back or
-        more than they have.
-        """
+    def relocations(self, lately: Lately, *, tolerance: float = TOLERANCE) -> Iterator[Relocation]:
+        """Which images should be held elsewhere, the most urgent first; each is counted at its target from then on."""
         held = [(uid, self.view.claims[uid].node) for uid in self._specs if uid in self.view.claims]
         staying = [(uid, holder) for uid, holder in held if uid not in self.view.moves and holder in self.load]
         gone = set()
         for urgency in (self._for_networks, self._for_trouble, self._for_drain, self._for_pin):
             for uid, holder in staying:
-                reason_and_target = urgency(self._specs[uid], holder, hurry, settled) if uid not in gone else None
+                reason_and_target = urgency(self._specs[uid], holder, lately) if uid not in gone else None
                 if reason_and_target is not None:
                     gone.add(uid)
                     yield self._relocate(uid, holder, *reason_and_target)
-        yield from self._for_evenness({uid: h for uid, h in staying if uid not in gone}, settled, tolerance)
+        yield from self._for_evenness({uid: h for uid, h in staying if uid not in gone}, lately, tolerance)
 
     def _relocate(self, uid: str, holder: Label, reason: str, target: Label) -> Relocation:
         self.load[holder] -= 1
         self.load[target] += 1
         return Relocation(uid, holder, target, reason)
 
-    def _for_networks(
-        self, spec: ImageSpec, holder: Label, _: AbstractSet[str], __: AbstractSet[Label]
-    ) -> tuple[str, Label] | None:
+    def _for_networks(self, spec: ImageSpec, holder: Label, lately: Lately) -> tuple[str, Label] | None:
         most = max((len(self._up(spec, node)) for node in self.fit), default=0)
         best = self._best_but(spec, holder) if most > len(self._up(spec, holder)) else None
         if best is None or len(self._up(spec, best)) <= len(self._up(spec, holder)):
             return None
+        if not {best, holder} <= lately.steady:
+            return None
         lacking = _words(sorted(self._up(spec, best) - self._up(spec, holder)))
         return f"{best} has {lacking} up, {holder} has not", best
 
-    def _for_trouble(
-        self, spec: ImageSpec, holder: Label, hurry: AbstractSet[str], __: AbstractSet[Label]
-    ) -> tuple[str, Label] | None:
-        best = self._best_but(spec, holder) if spec.uid in hurry else None
+    def _for_trouble(self, spec: ImageSpec, holder: Label, lately: Lately) -> tuple[str, Label] | None:
+        best = self._best_but(spec, holder) if spec.uid in lately.failing else None
         return None if best is None else (f"{holder} cannot serve it", best)
 
-    def _for_drain(
-        self, spec: ImageSpec, holder: Label, _: AbstractSet[str], __: AbstractSet[Label]
-    ) -> tuple[str, Label] | None:
+    def _for_drain(self, spec: ImageSpec, holder: Label, _: Lately) -> tuple[str, Label] | None:
         if self.view.state_of(holder) not in (NodeState.DRAIN, NodeState.MAINTENANCE):
             return None
         best = self._best_but(spec, holder)
         return None if best is None else (f"node {holder} {unfit(self.view, holder)}", best)
 
-    def _for_pin(
-        self, spec: ImageSpec, holder: Label, _: AbstractSet[str], settled: AbstractSet[Label]
-    ) -> tuple[str, Label] | None:
+    def _for_pin(self, spec: ImageSpec, holder: Label, lately: Lately) -> tuple[str, Label] | None:
         pin = spec.pin
-        if pin is None or pin == holder or pin not in self.fit or pin not in settled:
+        if pin is None or pin == holder or pin not in self.fit or pin not in lately.settled:
             return None
         return None if self._up(spec, pin) < self._up(spec, holder) else (f"it is pinned to {pin}", pin)
 
-    def _for_evenness(
-        self, staying: Mapping[str, Label], settled: AbstractSet[Label], tolerance: float
-    ) -> Iterator[Relocation]:
+    def _for_evenness(self, staying: Mapping[str, Label], lately: Lately, tolerance: float) -> Iterator[Relocation]:
         """Moves from the fullest node to the emptiest while that makes the spread more even; it always ends, for the
         sum of the squares of the loads falls with each."""
         left = dict(staying)
-        while (pair := self._uneven(left, settled, tolerance)) is not None:
+        while (pair := self._uneven(left, lately.settled, tolerance)) is not None:
             uid, source, target = pair
             del left[uid]
             words = f"{source} has {self.load[source]} images, {target} has {self.load[target]}"
@@ -245,8 +246,8 @@ class Placement:
         for node in nodes:
             up, others = self._up(spec, node), self.load[node] - (place == node)
             asked = move is not None and move.to == node
-            full = others + 1 > math.ceil(self.share[node])
-            rank = (not asked, -len(up), spec.pin != node, full, -self._score(node, spec.uid))
+            too_many = max(0, others + 1 - math.ceil(self.share[node]))
+            rank = (not asked, -len(up), spec.pin != node, too_many, -self._score(node, spec.uid))
             ranked.append((rank, node, asked))
         order = sorted(ranked, key=lambda entry: entry[0])
         return tuple(Candidate(node, f"{node}: {self._reason(spec, node, asked, nodes)}") for _, node, asked in order)

@@ -17,7 +17,7 @@ from itertools import islice
 
 from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, NodeState, Path
 from gateway.observed import ANCHOR, Device, DeviceName, Kernel, Mapping, Portal, Target
-from gateway.placement import MOVES_AT_ONCE, Placement, why_not
+from gateway.placement import MOVES_AT_ONCE, Lately, Placement, why_not
 from gateway.profile import differences
 from gateway.steps import (
     Build,
@@ -159,9 +159,7 @@ class Situation:
 
     `waited` tells for each image nobody claims how many seconds ago that was first seen; `stagger` is how many of
     them each place in the placement order waits. `busy` are images whose steps of an earlier turn still run: what is
-    seen of them is halfway, so nothing is decided for them. `settled` are the nodes that have been fit, with the same
-    networks, for so long that images go back to them; `failing` are images this node holds and has not been able to
-    serve for long.
+    seen of them is halfway, so nothing is decided for them.
     """
 
     view: ClusterView
@@ -170,8 +168,7 @@ class Situation:
     waited: MappingOf[str, float] = field(default_factory=dict)
     stagger: float = 1.0
     busy: AbstractSet[str] = frozenset()
-    settled: AbstractSet[Label] = frozenset()
-    failing: AbstractSet[str] = frozenset()
+    lately: Lately = field(default_factory=Lately)
 
 
 def plan(situation: Situation) -> Plan:
@@ -185,8 +182,7 @@ class _Planner:
     def __init__(self, situation: Situation) -> None:
         self.view, self.kernel, self.me, self.busy = situation.view, situation.kernel, situation.me, situation.busy
         self.waited, self.stagger = situation.waited, situation.stagger
-        self.settled, self.failing = situation.settled, situation.failing
-        self.placement = Placement(self.view)
+        self.lately, self.placement = situation.lately, Placement(self.view)
         self.anchor = anchor_of(self.kernel.mappings, self.view.settings.anchor_pool)
         self.cut: set[Address] = set()
         self.images: dict[str, tuple[Step, ...]] = {}
@@ -290,8 +286,7 @@ class _Planner:
     def _relocate(self) -> None:
         """Ask for the moves of images held here that placement wants, as long as few are under way in all."""
         budget = MOVES_AT_ONCE - len(self.view.moves)
-        wanted = self.placement.relocations(hurry=self.failing, settled=self.settled)
-        for each in islice(wanted, max(0, budget)):
+        for each in islice(self.placement.relocations(self.lately), max(0, budget)):
             spec = self.view.spec_of(each.uid)
             if each.source == self.me.name and spec is not None and each.uid in self.images and each.uid in self.held:
                 self.reasons.setdefault(each.uid, f"{each.reason}: to be moved to {each.target}")

@@ -31,6 +31,7 @@ from gateway.model import (
 )
 from gateway.placement import (
     TOLERANCE,
+    Lately,
     Placement,
     Relocation,
     candidates,
@@ -107,7 +108,8 @@ def wanted(
     view: ClusterView, settled: set[Label] | None = None, hurry: set[str] | None = None
 ) -> list[tuple[int, Label, Label]]:
     """The relocations that the agents would make by themselves: image, from, to."""
-    found = Placement(view).relocations(hurry=hurry or set(), settled=settled or set())
+    lately = Lately(steady=set(view.live), settled=settled or set(), failing=hurry or set())
+    found = Placement(view).relocations(lately)
     return [(int(each.uid, 16), each.source, each.target) for each in found]
 
 
@@ -232,7 +234,7 @@ def test_a_lost_network_moves_the_image_only_if_somebody_has_more() -> None:
     assert wanted(view_of(specs, nodes=crippled, held={1: GW1})) == []
     view = view_of(specs, nodes=(*crippled, word(GW3)), held={1: GW1})
     assert wanted(view) == [(1, GW1, GW3)]
-    reason = next(Placement(view).relocations(hurry=set(), settled=set())).reason
+    reason = next(Placement(view).relocations(Lately(steady=set(view.live)))).reason
     assert reason == "gw3 has storage-2 up, gw1 has not"
 
 
@@ -302,7 +304,7 @@ def test_moving_comes_to_an_end(shape: list[tuple[tuple[Label, ...], NodeState, 
             held[number] = labels[holder]
     view = view_of(specs, nodes=nodes, held=held, records=records)
     for _ in range(4 * len(specs) + 1):
-        each = next(Placement(view).relocations(hurry=set(), settled=set(labels)), None)
+        each = next(Placement(view).relocations(Lately(steady=set(labels), settled=set(labels))), None)
         if each is None:
             break
         assert each.source != each.target
@@ -310,5 +312,7 @@ def test_moving_comes_to_an_end(shape: list[tuple[tuple[Label, ...], NodeState, 
         view = moved(view, each)
     else:
         raise AssertionError(f"it never ends: {each}")
-    turned = replace(view, live=dict(reversed(view.live.items())), images=dict(reversed(view.images.items())))
+    turned = replace(
+        view, live=dict(reversed(list(view.live.items()))), images=dict(reversed(list(view.images.items())))
+    )
     assert [candidates(view, spec) for spec in specs] == [candidates(turned, spec) for spec in specs]

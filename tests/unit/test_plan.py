@@ -29,6 +29,7 @@ from gateway.model import (
     Path,
 )
 from gateway.observed import DeviceName, Interface, Kernel, Portal, Target, Tpg
+from gateway.placement import Lately
 from gateway.plan import Me, Situation, anchor_of, export_of, path_is_up, plan, plan_nothing
 from gateway.steps import Build, Claim, Cut, Map, OpenPath, TakeHold
 from tests.fakes.cluster import FakeStore
@@ -62,6 +63,7 @@ class Node:
         }
         self.kernel = FakeKernel(pool, name, links)
         self.incarnation, self.serving = 0, True
+        self.lately = Lately()
         self.join()
 
     def join(self) -> None:
@@ -77,7 +79,7 @@ class Node:
         instances = tuple(sorted({self.storage.instance} | ({anchor.instance} if anchor else set())))
         networks = tuple(sorted(n for n, i in self.kernel.state.networks.items() if i.up))
         word = LiveNode(self.name, self.lease, "boot", "1", networks, instances)
-        nodes = {**self.store.state.nodes, self.name: NodeRecord()}
+        nodes = {self.name: NodeRecord(), **self.store.state.nodes}
         self.store.set(live={**self.store.state.live, self.name: word}, nodes=nodes)
 
     def permit(self, uid: str, token: int) -> bool:
@@ -89,7 +91,9 @@ class Node:
         """What the planner is given."""
         me = Me(self.name, self.lease, self.storage.instance, guarded=True)
         waited = dict.fromkeys((spec.uid for spec in self.store.state.images.values()), 60.0)
-        return Situation(self.store.view(), self.kernel.observe(self.store.view()), me, waited)
+        view = self.store.view()
+        kernel = self.kernel.observe(view)
+        return Situation(view, kernel, me, waited, lately=self.lately)
 
     def turn(self) -> bool:
         """One turn; returns whether it found nothing to do. A step's failure ends that image's steps."""
