@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from gateway import schema
@@ -13,21 +14,26 @@ from gateway.model import (
     Address,
     ClusterSettings,
     ClusterView,
+    FenceIntent,
     HolderRecord,
     ImageName,
     ImageSpec,
     Label,
     Move,
+    NodeRecord,
     parse_address,
 )
 from gateway.store import view
 from gateway.store.guarded import Outcome
 from gateway.store.holding import HoldingStore
-from gateway.store.keys import UNIQUE
+from gateway.store.keys import NODES, UNIQUE
 from gateway.store.values import Absent, Compare, Delete, ModRevisionIs, Put, ValueIs
 
 PATHS_BOUND = 32
 """Paths an image may have: etcd takes 128 operations in a transaction, and each path costs up to two."""
+
+BATCH = 100
+"""Writes in one transaction of many alike; etcd takes 128 operations."""
 
 
 class ClusterStore(HoldingStore):
@@ -155,6 +161,52 @@ class ClusterStore(HoldingStore):
         if found is None or found.value != value:
             raise Conflict("the image was removed, or somebody else asked for a move at the same time; look again")
         return Move(to, found.mod_revision, why)
+
+    def node_records(self) -> dict[Label, tuple[NodeRecord, int]]:
+        """What was asked of each node, with the record's revision; a record that cannot be read is left out."""
+        folder, found = self.keys.folder(NODES), {}
+        for item in self._client.range(folder).items:
+            with suppress(BadInput):
+                record = schema.read_node(item.value, item.key)
+                found[Label(item.key.removeprefix(folder))] = (record, item.mod_revision)
+        return found
+
+    def change_node(self, node: Label, record: NodeRecord, seen: Mapping[Label, int]) -> int:
+        """Ask something else of a node, if each node in `seen`, it among them, still has the record of that revision.
+
+        Returns the new revision; Conflict if one of them was changed meanwhile.
+        """
+        key, value = self.keys.node(node), schema.write_node(record)
+        guards = {self.keys.node(other): revision for other, revision in seen.items()}
+        outcome = self._transact([ModRevisionIs(k, n) for k, n in guards.items()], [Put(key, value)], [*guards])
+        if outcome.revision is not None:
+            return outcome.revision
+        found = outcome.found[key]
+        if found is not None and found.value == value:
+            return found.mod_revision
+        raise Conflict(f"what is asked of node {node}, or of another one, was changed by somebody else; look again")
+
+    def fence_dead_node(self, node: Label, intents: tuple[FenceIntent, ...]) -> None:
+        """Write down that these clients of a node are fenced for good; Refused if the node is live.
+
+        A node that joins later has other clients: no word of this can meet them.
+        """
+        live = self.keys.live(node)
+        for start in range(0, len(intents), BATCH):
+            batch = intents[start : start + BATCH]
+            puts = [Put(self.keys.fence(intent.instance), schema.write_fence(intent)) for intent in batch]
+            if self._transact([Absent(live)], puts).revision is None:
+                raise Refused(f"node {node} is live (again): its clients are not fenced")
+
+    def remove_node(self, node: Label, revision: int) -> None:
+        """Forget what was asked of a node that is not live; Refused if it is, Conflict if its record was changed."""
+        key, live = self.keys.node(node), self.keys.live(node)
+        outcome = self._transact([Absent(live), ModRevisionIs(key, revision)], [Delete(key)], [key, live])
+        if outcome.revision is not None or outcome.found[key] is None:
+            return
+        if outcome.found[live] is not None:
+            raise Refused(f"node {node} is live (again): stop its agent first, or it joins anew")
+        raise Conflict(f"what is asked of node {node} was changed by somebody else meanwhile; look and try again")
 
     def _where_all_is_free(self, spec: ImageSpec, puts: list[Put]) -> int:
         """Write if neither the image nor anything that must be unique exists; returns the revision."""
