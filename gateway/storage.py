@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from gateway.apply import Openers
 from gateway.errors import LostRace, NotFound
-from gateway.images.cluster import CephConnection
+from gateway.images.cluster import CephConnection, storage_errors
 from gateway.images.fence import blocklist, fence
 from gateway.images.header import refresh, release, take_over
 from gateway.images.holder import Holder
 from gateway.images.image import break_locks, describe_image, header_of
 from gateway.images.krbd import KernelClient
 from gateway.model import ImageSpec, Instance, Label
+from gateway.observed import ANCHOR
 from gateway.settings import CephSettings
 from gateway.timers import BLOCKLIST_EXPIRY
 
@@ -72,6 +73,14 @@ class CephStorage:
             release(header_of(self._connection, spec.name, spec.image_id), token, self._node)
         except (LostRace, NotFound):
             return
+
+    def read_anchor(self, pool: str) -> None:
+        """Ask an OSD for something small: returns or raises when it has answered, or after the bound of an operation.
+
+        The object is the one that gives the anchor's name its id (librbd's `util::id_obj_name`).
+        """
+        with self._connection.pool(pool) as ioctx, storage_errors(f"reading {pool}/{ANCHOR}"):
+            ioctx.stat(f"rbd_id.{ANCHOR}")
 
     def blocklisted(self) -> frozenset[Instance]:
         """Every instance that has an entry on the blocklist now."""

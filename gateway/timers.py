@@ -71,6 +71,16 @@ class Timers:
     """The longest such wait."""
     blocklist_check: float = 60.0
     """How often the fences on record are compared with Ceph's blocklist."""
+    storage_probe: float = 2.0
+    """How often the node asks Ceph for something small, to know whether it answers."""
+    storage_doubt: float = 8.0
+    """After how long without an answer the node says that Ceph does not answer it, and is given nothing."""
+    storage_loss: float = 20.0
+    """After how long without an answer the node gives its images up, if another node shows that it is answered."""
+    link_down: float = 1.0
+    """How long a network may be without carrier before its paths are closed."""
+    link_up: float = 10.0
+    """How long a carrier must stay before the network counts as up when it is decided where images go."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -90,6 +100,7 @@ class Timers:
         guard = self.guard_period + self.guard_grace + self.cut_bound
         drift = self.lease_ttl * CLOCK_DRIFT
         renewal = self.keepalive_period + self.etcd_call
+        said = self.storage_doubt + self.turn_period + self.storage_probe + 2 * self.etcd_call
         return (
             (self.lease_ttl >= 8, f"lease_ttl {self.lease_ttl} is below 8: an etcd election would end every tenure"),
             (
@@ -111,4 +122,13 @@ class Timers:
                 f"lease_ttl + rados_operation is more than half of the initiators' {INITIATOR_REPLACEMENT:.0f} s",
             ),
             (self.retry_first <= self.retry_last, "retry_first exceeds retry_last"),
+            (
+                3 * self.storage_probe <= self.storage_doubt,
+                f"3 x storage_probe exceeds storage_doubt {self.storage_doubt}: one late answer would be a doubt",
+            ),
+            (
+                said <= self.storage_loss,
+                f"storage_doubt + turn_period + storage_probe + 2 x etcd_call = {said} exceeds storage_loss"
+                f" {self.storage_loss}: a node could give its images up before others have said that Ceph is slow",
+            ),
         )
