@@ -160,6 +160,22 @@ def test_fences(room: Room) -> None:
     assert room.store.fences() == {}
 
 
+def test_a_holders_own_move(room: Room) -> None:
+    """The holder writes down where its image is to go, and why; not over another wish, nor without the claim."""
+    one, _, claim = held(room)
+    room.store.start_move(one.uid, claim.token, Label("gw2"), "node gw1 is drained")
+    move = room.store.view().moves[one.uid]
+    assert (move.to, move.why, move.reason) == (Label("gw2"), "node gw1 is drained", "node gw1 is drained")
+    room.store.start_move(one.uid, claim.token, Label("gw3"), "another reason")
+    assert room.store.view().moves == {one.uid: move}
+    room.store.request_move(one.uid, Label("gw3"))
+    assert room.store.view().moves[one.uid].reason == "an operator's move"
+    room.store.finish_move(one.uid, room.store.view().moves[one.uid].revision)
+    with pytest.raises(ClaimLost):
+        room.store.start_move(one.uid, claim.token + 1, Label("gw2"), "late")
+    assert room.store.view().moves == {}
+
+
 @pytest.mark.parametrize("answers", [(True,), (False,), (True, True), (False, True), (True, False)])
 def test_lost_answers(answers: tuple[bool, ...]) -> None:
     """Whatever becomes of a write whose answer is lost, each act ends as if it had been heard."""
@@ -182,6 +198,10 @@ def test_lost_answers(answers: tuple[bool, ...]) -> None:
     etcd.lose_next(*answers)
     move = store.request_move(one.uid, GW1)
     assert store.view().moves == {one.uid: move}
+    store.finish_move(one.uid, move.revision)
+    etcd.lose_next(*answers)
+    store.start_move(one.uid, claim.token, GW1, "drained")
+    assert store.view().moves[one.uid].why == "drained"
     etcd.lose_next(*answers)
     marked = replace(one, deleting=True)
     revision = store.replace_image(one, marked, revision)
