@@ -372,6 +372,11 @@ class LiveNode:
     """Why it can serve no image now, in one sentence; empty if it can. Others wait for it, or do without it."""
     macs: tuple[str, ...] = ()
     """The hardware addresses of its interfaces in the cluster's networks: an ARP answer from one is no stranger's."""
+    answered: int = 0
+    """A revision of etcd that this node had read before it asked Ceph something that was answered. Written when another
+    node has an obstacle: whoever said at an older revision that Ceph does not answer knows by it that Ceph does."""
+    revision: int = field(default=0, compare=False)
+    """Where this word was written; 0 while it is not."""
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,12 @@ def write_live(live: LiveNode) -> bytes:
         addresses=[str(address) for address in live.addresses],
         obstacle=live.obstacle,
         macs=list(live.macs),
+        answered=live.answered,
     )
 
 
-def read_live(value: bytes, where: str, *, lease: int) -> LiveNode:
-    """Read a live node; `lease` is that of its key. Words of a newer version are passed over: its node is live."""
+def read_live(value: bytes, where: str, *, lease: int, revision: int = 0) -> LiveNode:
+    """Read a live node; lease and mod revision are those of its key. Words of a newer version are passed over: its node is live."""
     with reading(where, value) as form:
         live = LiveNode(
             name=Label(form.text("node")),
@@ -130,6 +131,8 @@ def read_live(value: bytes, where: str, *, lease: int) -> LiveNode:
             addresses=tuple(parse_address(text) for text in form.texts("addresses")),
             obstacle=form.text("obstacle") if form.has("obstacle") else "",
             macs=form.texts("macs") if form.has("macs") else (),
+            answered=form.number("answered") if form.has("answered") else 0,
+            revision=revision,
         )
         form.ignore_rest()
     return live

@@ -98,7 +98,7 @@ def live_nodes(snapshot: Snapshot, keys: Keys) -> dict[Label, LiveNode]:
     found = {}
     for part, item in _under(snapshot, keys, LIVE):
         try:
-            live = schema.read_live(item.value, item.key, lease=item.lease)
+            live = schema.read_live(item.value, item.key, lease=item.lease, revision=item.mod_revision)
         except BadInput:
             continue
         if str(live.name) == part:
