@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from gateway.apply import Openers
 from gateway.errors import Inconsistent, KernelRefused, LostRace, NotFound
@@ -42,6 +43,24 @@ class FakePool:
     blocklist: set[Instance] = field(default_factory=set)
     log: list[str] = field(default_factory=list)
     deaf: bool = False
+
+    def opened(self, uid: str, client: Instance) -> None:
+        """What a map does: it takes watch and lock; the image must have been taken for that client first."""
+        holder = self.holders.get(uid)
+        if holder is None or client not in holder.instances:
+            raise AssertionError(f"{uid} is mapped by {client} before the header names it")
+        owner = self.locks.get(uid)
+        if owner is not None:  # the kernel breaks a lock only after it blocklisted the owner, itself included (seen)
+            self.blocklist.add(owner)
+        self.locks[uid] = client
+        self.watchers.setdefault(uid, set()).add(client)
+
+    def closed(self, uid: str, client: Instance) -> None:
+        """What an unmap does, if an OSD answers."""
+        if not self.deaf:
+            self.watchers.get(uid, set()).discard(client)
+            if self.locks.get(uid) == client:
+                del self.locks[uid]
 
 
 @dataclass
@@ -95,10 +114,22 @@ class FakeStorage:
         self.pool.log.append(f"release {spec.uid}")
 
 
+class Opened(Protocol):
+    """What RADOS hears of a kernel's maps."""
+
+    def opened(self, uid: str, client: Instance) -> None:
+        """The client maps the image; may refuse."""
+        ...
+
+    def closed(self, uid: str, client: Instance) -> None:
+        """The client unmaps the image."""
+        ...
+
+
 class FakeKernel:
     """One node's kernel; `before` is called with each act's name first and may raise to interrupt it."""
 
-    def __init__(self, pool: FakePool, name: str, networks: dict[Label, Interface]) -> None:
+    def __init__(self, pool: Opened, name: str, networks: dict[Label, Interface]) -> None:
         self.pool, self.name = pool, name
         self.state = Kernel((), (), (), {}, frozenset(), networks)
         self.before: Callable[[str], None] = lambda _act: None
@@ -151,10 +182,8 @@ class FakeKernel:
         self._set(mappings=tuple(m for m in self.state.mappings if m.number != number))
         if not any(m.instance == mapping.instance for m in self.state.mappings):
             self._clients = {g: i for g, i in self._clients.items() if i != mapping.instance}
-        if not mapping.read_only and not self.pool.deaf:
-            self.pool.watchers.get(_uid(mapping), set()).discard(mapping.instance)
-            if self.pool.locks.get(_uid(mapping)) == mapping.instance:
-                del self.pool.locks[_uid(mapping)]
+        if not mapping.read_only:
+            self.pool.closed(_uid(mapping), mapping.instance)
 
     def map_anchor(self, generation: int) -> None:
         """Map the anchor under a generation."""
@@ -175,15 +204,8 @@ class FakeKernel:
         assert anchor is not None
         if anchor.instance != client:
             raise Inconsistent(f"{spec.name} was taken for {client}")
-        holder = self.pool.holders.get(spec.uid)
-        if holder is None or anchor.instance not in holder.instances:
-            raise AssertionError(f"{spec.name} is mapped by {anchor.instance} before the header names it")
-        owner = self.pool.locks.get(spec.uid)
-        if owner is not None:  # the kernel breaks a lock only after it blocklisted the owner, itself included (seen)
-            self.pool.blocklist.add(owner)
-        self.pool.locks[spec.uid] = client
+        self.pool.opened(spec.image_id, client)
         self._map(spec.name.pool, spec.name.name, spec.image_id, anchor.generation or 0, read_only=False)
-        self.pool.watchers.setdefault(_uid(self.state.mappings[-1]), set()).add(anchor.instance)
 
     def build(self, spec: ImageSpec, device: DeviceName) -> None:
         """Build a complete export with nothing enabled."""
