@@ -119,7 +119,7 @@ def write_live(live: LiveNode) -> bytes:
 
 
 def read_live(value: bytes, where: str, *, lease: int, revision: int = 0) -> LiveNode:
-    """Read a live node; lease and mod revision are those of its key. Words of a newer version are passed over: its node is live."""
+    """Read a live node; lease and mod revision are its key's. Words of a newer version are passed over: it is live."""
     with reading(where, value) as form:
         live = LiveNode(
             name=Label(form.text("node")),
