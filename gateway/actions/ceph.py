@@ -29,6 +29,10 @@ class Ceph(Protocol):
         """Make an image of `size` bytes and return its id; AlreadyExists for a name in use."""
         ...
 
+    def grow_image(self, spec: ImageSpec, size: int) -> None:
+        """Make the image `size` bytes large; one that is that large already is left alone, Refused for a larger one."""
+        ...
+
     def examine(self, name: ImageName) -> tuple[str, int, tuple[str, ...]]:
         """An image's id, its size in bytes and why it cannot be exported as it is; NotFound."""
         ...
@@ -73,6 +77,12 @@ class CephCluster:
         from gateway.images.image import create_image  # noqa: PLC0415
 
         return create_image(self._connection(), name, size)
+
+    def grow_image(self, spec: ImageSpec, size: int) -> None:
+        """Grow the image, which may be mapped and written to meanwhile."""
+        from gateway.images.growth import grow_image  # noqa: PLC0415
+
+        grow_image(self._connection(), spec.name, spec.image_id, size)
 
     def examine(self, name: ImageName) -> tuple[str, int, tuple[str, ...]]:
         """The image as it is now; no client at all may have it open, for none of ours serves it yet."""

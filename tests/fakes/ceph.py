@@ -53,6 +53,16 @@ class FakeCeph:
         self.images[name] = FakeImage(f"id{self.made}", size)
         return self.images[name].image_id
 
+    def grow_image(self, spec: ImageSpec, size: int) -> None:
+        """Grow an image."""
+        self._begin("grow_image")
+        found = self._image(spec.name)
+        if found.image_id != spec.image_id:
+            raise Refused(f"image {spec.name} is another one now")
+        if found.size > size:
+            raise Refused(f"image {spec.name} has {found.size} bytes in Ceph")
+        found.size = size
+
     def examine(self, name: ImageName) -> tuple[str, int, tuple[str, ...]]:
         """Look at an image."""
         self._begin("examine")
