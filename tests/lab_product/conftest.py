@@ -7,8 +7,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,11 @@ SAMPLES = "/var/tmp/rbdgate-samples"  # inside a gateway, where root is alone
 SAMPLER = Path(__file__).with_name("sampler.py")
 _remarks: list[str] = []  # told when all tests are done
 HEALTHY_WITHIN = 120.0  # seconds a cluster gets to be whole again after a test
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what looks back on everything else (`test_throughout.py`) last."""
+    items.sort(key=lambda item: item.path.name == "test_throughout.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +56,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     scene = Scene(lab)
     for node in scene.gateways:
         install_sampler(scene, node)
+        keep_images_in_place(scene, node)
     yield scene
     if request.session.testsfailed:
         _remarks.append(f"what the nodes said is kept in {keep_logs(lab)}")
@@ -61,6 +69,14 @@ def remove_orphans() -> None:
     for run in RUNS.glob(f"{NAME}-*"):
         if not Path("/proc", run.name.removeprefix(f"{NAME}-")).exists():
             Lab(run.name).down()
+
+
+def keep_images_in_place(scene: Scene, node: str) -> None:
+    """Put off what evens images out: most tests say where an image is, and are not to find it moved under them."""
+    settings = "/etc/rbdgate/rbdgate.toml"
+    text = r"\n[timers]\nfailback_delay = 3600\n"
+    scene.shell(node, f"grep -q failback_delay {settings} || printf '{text}' >> {settings}")
+    scene.run(node, "systemctl", "restart", "rbdgate-agent")
 
 
 def install_sampler(scene: Scene, node: str) -> None:
@@ -87,6 +103,9 @@ def disk(scene: Scene) -> Disk:
 def recover(scene: Scene) -> None:
     """Undo every fault, and return when all gateways are live and everything is served."""
     lab = scene.lab
+    for member in scene.etcd.members:
+        member.cont()
+    scene.etcd.start()
     scene.ceph.mon.signal(signal.SIGCONT)
     for number in range(2):
         scene.ceph.osd(number).cont()
@@ -132,16 +151,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def write(scene: Scene, disk: Disk, request: pytest.FixtureRequest) -> Iterator[Writing]:
     """A writer on the disk with 200 acknowledged writes behind it; afterwards, whatever was broken is made whole."""
     marker = request.node.get_closest_marker("writer")
+    with written(scene, disk, request, **(marker.kwargs if marker else {})) as writing:
+        yield writing
+        remember_stalls(writing, request)
+    recover(scene)
+
+
+@contextmanager
+def written(scene: Scene, disk: Disk, request: pytest.FixtureRequest, **options: Any) -> Iterator[Writing]:
+    """A writer on a disk, ended at the end however the test went."""
     name = f"run{next(_runs)}-{int(time.time())}"
-    writing = Writing(scene.lab, name, disk.device, **(marker.kwargs if marker else {}))
-    writing.wait_acknowledged()
-    yield writing
+    writing = Writing(scene.lab, name, disk.device, **options)
+    try:
+        writing.wait_acknowledged()
+        yield writing
+    finally:
+        scene.run("ini1", "systemctl", "kill", "--signal=KILL", f"checker-{name}.service", check=False)
+
+
+def remember_stalls(writing: Writing, request: pytest.FixtureRequest) -> None:
+    """Have the stalls told at the end, and those that a test stands for put into its result."""
     history = writing.history()
     for (mark, since), (_, until_time) in itertools.pairwise([*history.marks, ("end", history.last_time)]):
         stall = longest_stall(history, since, until_time).seconds
         _remarks.append(f"{request.node.name}: longest stall after {mark}: {stall:.2f} s")
-    scene.run("ini1", "systemctl", "kill", "--signal=KILL", f"checker-{name}.service", check=False)
-    recover(scene)
+    for kind, seconds in writing.stalls.items():
+        request.node.user_properties.append(("stall", (kind, round(seconds, 2))))
 
 
 def fence_times(scene: Scene) -> dict[str, float]:
