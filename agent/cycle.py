@@ -18,15 +18,16 @@ from agent.clock import boottime
 from agent.membership import Membership, NotYet
 from agent.notify import notify
 from agent.reporting import Seen, node_report
+from agent.strangers import Strangers
 from agent.wakeups import Wake
 from agent.workers import Workers
 from gateway.apply import Hands, apply
-from gateway.errors import Blocklisted, KernelRefused, RbdgateError, Stuck, TenureOver
+from gateway.errors import AddressInUse, Blocklisted, KernelRefused, RbdgateError, Stuck, TenureOver
 from gateway.model import ClusterView, Connection, ImageSpec, Label
 from gateway.observed import ANCHOR, Kernel
 from gateway.placement import Lately, unfit
 from gateway.plan import Me, Situation, plan, plan_nothing
-from gateway.steps import Claim, Cut, Plan, Step
+from gateway.steps import Claim, Cut, OpenPath, Plan, Step
 from gateway.timers import Timers
 
 log = structlog.get_logger("cycle")
@@ -90,6 +91,7 @@ class Cycle:
         self._node, self._version, self._timers = node, version, timers
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._guard_sign, self._clock = wake, guard_sign, clock
+        self._strangers = Strangers(timers.retry_first, timers.retry_last)
         self._unclaimed_since: dict[str, float] = {}
         self._same_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
         self._fit_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
@@ -148,6 +150,7 @@ class Cycle:
                 stagger=self._timers.claim_stagger,
                 busy=busy,
                 lately=self._lately(view, self._clock()),
+                strangers=self._strangers.at(view, self._membership.tenure.lease, self._clock()),
             )
             turn = Turn(view, kernel, plan(situation))
             self._workers.forget_failures_but({*turn.plan.images, *busy, BLOCKLIST})
@@ -234,7 +237,7 @@ class Cycle:
         for step in steps:
             began = self._clock()
             try:
-                apply(step, hands)
+                self._carry_out_step(name, step, hands)
             except Blocklisted as error:
                 self._membership.resign(str(error), hands.lease)
                 raise
@@ -246,6 +249,16 @@ class Cycle:
                 self._membership.prove()
         if steps:
             self._wake.set("image")
+
+    def _carry_out_step(self, name: str, step: Step, hands: Hands) -> None:
+        """Carry out one step of an image; a path whose address others have is left down, and the rest goes on."""
+        try:
+            apply(step, hands)
+        except AddressInUse as error:
+            if not isinstance(step, OpenPath):
+                raise
+            self._strangers.found(step.path.address, str(error), self._clock())
+            log.warning("path not opened", image=name, path=step.path.tag, error=str(error))
 
     def _tell_connections(self, turn: Turn) -> None:
         """Write down who is connected to what is exported here, so that a taker can nudge them.
@@ -291,6 +304,7 @@ class Cycle:
             guarded=self._guarded(),
             error=self._workers.error,
             obstacle=self._obstacle(),
+            strangers=self._strangers.reasons(),
         )
         report = node_report(self._node, self._version, seen)
         value = (self._membership.tenure.lease, report.to_json())

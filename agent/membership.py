@@ -233,4 +233,5 @@ class Membership:
             networks=tuple(sorted(n for n, interface in kernel.networks.items() if interface.up)),
             instances=tuple(sorted(instances)),
             addresses=tuple(sorted(own - kernel.addresses.keys(), key=str)),
+            macs=tuple(sorted({link.mac for link in kernel.networks.values() if link.mac})),
         )

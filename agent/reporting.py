@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from gateway.model import ClusterView, ImageSpec, Label
+from gateway.model import Address, ClusterView, ImageSpec, Label
 from gateway.observed import Kernel
 from gateway.plan import export_of, path_is_up, path_wishes
 from gateway.profile import differences
@@ -22,6 +22,8 @@ class Seen:
     guarded: bool
     error: Callable[[str], str | None]
     obstacle: str
+    strangers: Mapping[Address, str] = field(default_factory=dict)
+    """Why an address is not served: a machine of others was found to have it."""
 
 
 def node_report(node: Label, version: str, seen: Seen) -> NodeReport:
@@ -48,6 +50,6 @@ def _image_report(uid: str, token: int, seen: Seen) -> ImageReport:
 def _paths(spec: ImageSpec, error: str, seen: Seen) -> tuple[PathReport, ...]:
     return tuple(
         PathReport(wish.path.tag, up, "" if up else (wish.down_because or error or "being brought up"))
-        for wish in path_wishes(spec, seen.kernel, guarded=seen.guarded)
+        for wish in path_wishes(spec, seen.kernel, guarded=seen.guarded, strangers=seen.strangers)
         for up in (path_is_up(spec, wish.path, seen.kernel),)
     )

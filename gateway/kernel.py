@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway import lio, network
-from gateway.errors import Inconsistent, NotFound, StorageUnavailable
+from gateway.errors import AddressInUse, Inconsistent, KernelRefused, NotFound, StorageUnavailable
 from gateway.images.krbd import KernelClient, Krbd, client_options
 from gateway.lio.lock import ConfigfsLock
 from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn
 from gateway.model import Path as ImagePath
-from gateway.observed import ANCHOR, DeviceName, Kernel, Mapping, Portal
+from gateway.observed import ANCHOR, DeviceName, Interface, Kernel, Mapping, Portal
 from gateway.plan import anchor_of
 from gateway.profile import differences
 from gateway.timers import Timers
@@ -142,16 +142,29 @@ class NodeKernel:
         if wrong:
             raise Inconsistent(f"image {spec.name} was not built as its spec demands: {'; '.join(wrong)}")
 
+    def probe(self, path: ImagePath) -> None:
+        """Ask the path's network who has its address; AddressInUse if a machine does that is no node of the cluster.
+
+        Silence on a link that went down meanwhile says nothing: KernelRefused.
+        """
+        before = self._interface(path)
+        known = {mac for node in self._known_view().live.values() for mac in node.macs}
+        stranger = network.stranger_with(before.name, path.address, known)
+        if stranger is not None:
+            raise AddressInUse(
+                f"address {path.address} is in use by {stranger} on {path.network}, which is none of this cluster's"
+                " nodes: not exported; free it there, or give the image another address"
+            )
+        if not (before.up and self._interface(path).up):
+            raise KernelRefused(f"{before.name} lost its link while {path.network} was asked who has {path.address}")
+
     def open_path(self, spec: ImageSpec, path: ImagePath, permit: Callable[[], None]) -> None:
         """Cut, portal, enable, address, lift the cut, announce: nobody meets an address that refuses.
 
         `permit` raises if the tenure does not cover this any more. It is asked after all that can wait, right before
         the address answers: the wait for the lock alone can be longer than the tenure that was left.
         """
-        view = self._known_view()
-        interface = network.observe(view.settings, frozenset({path.address})).networks.get(path.network)
-        if interface is None:
-            raise NotFound(f"no interface of this node has an address in network {path.network}")
+        interface = self._interface(path)
         network.cut({path.address})
         with self.lock.held(self._timers.lock_bound):
             lio.open_portal(spec.identity.iqn, path)
@@ -177,6 +190,14 @@ class NodeKernel:
         """Change the ACLs of an exported image."""
         with self.lock.held(self._timers.lock_bound):
             lio.set_acls(spec.identity.iqn, add, remove)
+
+    def _interface(self, path: ImagePath) -> Interface:
+        """The interface that serves the path's network now."""
+        seen = network.observe(self._known_view().settings, frozenset({path.address}))
+        interface = seen.networks.get(path.network)
+        if interface is None:
+            raise NotFound(f"no interface of this node has an address in network {path.network}")
+        return interface
 
     def _kernel_client(self) -> KernelClient:
         if self._client is None:

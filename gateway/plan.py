@@ -29,6 +29,7 @@ from gateway.steps import (
     FinishMove,
     Map,
     MapAnchor,
+    MarkServed,
     OpenPath,
     Plan,
     RefreshHold,
@@ -64,8 +65,10 @@ class PathWish:
     down_because: str | None
 
 
-def path_wishes(spec: ImageSpec, kernel: Kernel, *, guarded: bool) -> tuple[PathWish, ...]:
-    """What should be of each path of an image held here."""
+def path_wishes(
+    spec: ImageSpec, kernel: Kernel, *, guarded: bool, strangers: MappingOf[Address, str]
+) -> tuple[PathWish, ...]:
+    """What should be of each path of an image held here; `strangers` says which addresses others have."""
     wishes = []
     for path in spec.paths:
         interface = kernel.networks.get(path.network)
@@ -76,6 +79,8 @@ def path_wishes(spec: ImageSpec, kernel: Kernel, *, guarded: bool) -> tuple[Path
             reason = f"{interface.name}, which serves network {path.network} here, has no link"
         elif not guarded:
             reason = "the guard (rbdgate-guard.service) is not running on this node"
+        else:
+            reason = strangers.get(path.address)
         wishes.append(PathWish(path, reason))
     return tuple(wishes)
 
@@ -169,6 +174,8 @@ class Situation:
     stagger: float = 1.0
     busy: AbstractSet[str] = frozenset()
     lately: Lately = field(default_factory=Lately)
+    strangers: MappingOf[Address, str] = field(default_factory=dict)
+    """The addresses that machines of others were found to have and that are not to be probed again yet, with words."""
 
 
 def plan(situation: Situation) -> Plan:
@@ -183,6 +190,7 @@ class _Planner:
         self.view, self.kernel, self.me, self.busy = situation.view, situation.kernel, situation.me, situation.busy
         self.waited, self.stagger = situation.waited, situation.stagger
         self.lately, self.placement = situation.lately, Placement(self.view)
+        self.strangers = situation.strangers
         self.anchor = anchor_of(self.kernel.mappings, self.view.settings.anchor_pool)
         self.cut: set[Address] = set()
         self.images: dict[str, tuple[Step, ...]] = {}
@@ -224,7 +232,8 @@ class _Planner:
             self.reasons[spec.uid] = "waiting for this node's clients of RADOS"
             return self._withdraw(spec)
         self.reasons[spec.uid] = f"held under claim {token}, not exported under it yet"
-        opened = [OpenPath(spec, w.path, token) for w in self._wishes(spec) if w.down_because is None]
+        opened = [self._open(spec, w.path, token) for w in self._wishes(spec) if w.down_because is None]
+        opened.sort(key=lambda step: step.probe)  # what is known to be ours waits for no probe
         return (
             *self._withdraw(spec),
             TakeHold(spec, token, self.anchor.instance),
@@ -241,14 +250,22 @@ class _Planner:
         extra = {i for tpg in target.tpgs for i in tpg.initiators} - wanted
         if missing or extra:
             steps.append(SetInitiators(spec, frozenset(missing), frozenset(extra)))
+        opened: list[OpenPath] = []
+        unmarked: set[Address] = set()
         for wish in self._wishes(spec):
             up = path_is_up(spec, wish.path, self.kernel)
+            if up and wish.path.address not in self.view.served:
+                unmarked.add(wish.path.address)
             if wish.down_because is None and not up:
                 if self._is_elsewhere(wish.path):
                     steps.append(ClosePath(spec, wish.path, "another interface serves its network now"))
-                steps.append(OpenPath(spec, wish.path, token))
+                opened.append(self._open(spec, wish.path, token))
             elif wish.down_because is not None and self._is_partly_up(spec, wish.path):
                 steps.append(ClosePath(spec, wish.path, wish.down_because))
+        opened.sort(key=lambda step: step.probe)
+        steps += opened
+        if unmarked:
+            steps.append(MarkServed(spec, token, frozenset(unmarked)))
         recorded = {r.instance for r in self.view.records if r.image_uid == spec.uid and r.token == token}
         present = {self.anchor.instance, self.me.rados} if self.anchor and self.me.rados else set[Instance]()
         if not present <= recorded:
@@ -258,7 +275,10 @@ class _Planner:
         return (*steps, *self._finish_move(spec))
 
     def _wishes(self, spec: ImageSpec) -> tuple[PathWish, ...]:
-        return path_wishes(spec, self.kernel, guarded=self.me.guarded)
+        return path_wishes(spec, self.kernel, guarded=self.me.guarded, strangers=self.strangers)
+
+    def _open(self, spec: ImageSpec, path: Path, token: int) -> OpenPath:
+        return OpenPath(spec, path, token, probe=path.address not in self.view.served)
 
     def _is_partly_up(self, spec: ImageSpec, path: Path) -> bool:
         target = self.kernel.target(spec.identity.iqn)

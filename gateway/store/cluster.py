@@ -30,7 +30,7 @@ from gateway.store.keys import NODES, UNIQUE
 from gateway.store.values import Absent, Compare, Delete, ModRevisionIs, Put, ValueIs
 
 PATHS_BOUND = 32
-"""Paths an image may have: etcd takes 128 operations in a transaction, and each path costs up to two."""
+"""Paths an image may have: etcd takes 128 operations in a transaction, and each path costs up to three."""
 
 BATCH = 100
 """Writes in one transaction of many alike; etcd takes 128 operations."""
@@ -100,6 +100,7 @@ class ClusterStore(HoldingStore):
                 Put(image, value),
                 *(Put(key, owner) for key in gained),
                 *(Delete(key) for key in before if key not in after),
+                *(Delete(self.keys.served(address)) for address in _addresses(old) - _addresses(new)),
             ],
             [image, *gained],
         )
@@ -137,6 +138,7 @@ class ClusterStore(HoldingStore):
                 *map(Delete, keys),
                 Delete(self.keys.move(spec.uid)),
                 Delete(self.keys.connections(spec.uid)),
+                *(Delete(self.keys.served(address)) for address in _addresses(spec)),
             ],
             [image, claim],
         )
@@ -228,6 +230,10 @@ class ClusterStore(HoldingStore):
         if found is None:
             raise NotFound(f"there is no image {name} in this cluster; see `rbdgate image list`")
         return schema.read_image(found.value, found.key), found.mod_revision
+
+
+def _addresses(spec: ImageSpec) -> set[Address]:
+    return {path.address for path in spec.paths}
 
 
 def _check_paths(spec: ImageSpec) -> None:

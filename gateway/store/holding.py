@@ -8,6 +8,7 @@ from __future__ import annotations
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, ClaimLost, Conflict, LeaseGone
 from gateway.model import (
+    Address,
     Claim,
     Connection,
     FenceIntent,
@@ -177,6 +178,21 @@ class HoldingStore(GuardedStore):
         snapshot = self._client.range(self.keys.folder(LIVE))
         nodes = view.live_nodes(snapshot, self.keys).values()
         return {instance: live.name for live in nodes for instance in live.instances}
+
+    def mark_served(self, spec: ImageSpec, token: int, addresses: frozenset[Address]) -> None:
+        """Write down that addresses of the image were served by the holder of claim `token`; ClaimLost if it is lost.
+
+        Conflict if the image does not have one of them any more: a mark would outlive it, and hide a later stranger.
+        """
+        claim, owner = self.keys.claim(spec.uid), str(spec.name).encode()
+        theirs = [ValueIs(self.keys.unique_address(address), owner) for address in addresses]
+        marks = [Put(self.keys.served(address), owner) for address in sorted(addresses, key=str)]
+        outcome = self._transact([CreateRevisionIs(claim, token), *theirs], marks, [claim])
+        if outcome.revision is None:
+            found = outcome.found[claim]
+            if found is None or found.create_revision != token:
+                raise ClaimLost(f"claim {token} of image {spec.uid} is gone: {_holder(found)} has it now")
+            raise Conflict(f"image {spec.name}: its addresses were changed while they were marked as served")
 
     def start_move(self, uid: str, token: int, to: Label, why: str) -> None:
         """Write down where the holder of claim `token` wants the image to be; an earlier wish stands. ClaimLost."""

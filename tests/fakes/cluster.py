@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.errors import ClaimLost, Conflict
 from gateway.model import (
+    Address,
     Claim,
     ClusterView,
     Connection,
@@ -74,6 +75,11 @@ class FakeStore:
             claims={u: c for u, c in self.state.claims.items() if u != uid},
             records=tuple(record for record in self.state.records if record not in records),
         )
+
+    def mark_served(self, spec: ImageSpec, token: int, addresses: frozenset[Address]) -> None:
+        """Mark addresses as served before."""
+        self._guard(spec.uid, token)
+        self.set(served=self.state.served | addresses)
 
     def start_move(self, uid: str, token: int, to: Label, why: str) -> None:
         """Write down a holder's own move unless there is one."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from gateway.apply import Openers
-from gateway.errors import Inconsistent, KernelRefused, LostRace, NotFound
+from gateway.errors import AddressInUse, Inconsistent, KernelRefused, LostRace, NotFound
 from gateway.images.holder import Holder
 from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import (
@@ -136,6 +136,8 @@ class FakeKernel:
         self.settings_pool = "rbd"
         self.held_open: set[int] = set()
         """Numbers of block devices that somebody else has open."""
+        self.strangers: dict[Address, str] = {}
+        """Who has addresses on this node's networks that is none of the cluster's nodes, by MAC."""
         self._clients: dict[int, Instance] = {}
         self._nonce = 0
 
@@ -221,6 +223,12 @@ class FakeKernel:
         self._set(devices=(*self.state.devices, built))
         self.before("build halfway")
         self._set(targets=(*self.state.targets, Target(spec.identity.iqn, tpgs)))
+
+    def probe(self, path: Path) -> None:
+        """Refuse what one of `strangers` has."""
+        self.before("probe")
+        if path.address in self.strangers:
+            raise AddressInUse(f"address {path.address} is in use by {self.strangers[path.address]}")
 
     def open_path(self, spec: ImageSpec, path: Path, permit: Callable[[], None]) -> None:
         """Cut, portal, enable, address, no cut."""
