@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Any
 
 from gateway.errors import BadInput
-from gateway.model import ClusterView, ImageSpec, Label, NodeRecord, NodeState
-from gateway.placement import candidates, should_leave, why_not
+from gateway.model import USUAL_WEIGHT, ClusterView, ImageSpec, Label, NodeRecord, NodeState
+from gateway.placement import Placement, why_not
 
 
 class ImageState(Enum):
@@ -128,16 +128,22 @@ class ImageStatus:
     state: ImageState
     reason: str
     paths: tuple[PathStatus, ...]
+    pin: str | None = None
+    keep_away: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The image as `--json` prints it."""
-        values = {key: getattr(self, key) for key in ("name", "iqn", "serial", "size", "holder", "reason")}
-        return values | {"state": self.state.value, "paths": [vars(path) for path in self.paths]}
+        values = {key: getattr(self, key) for key in ("name", "iqn", "serial", "size", "holder", "reason", "pin")}
+        words = {"state": self.state.value, "keep_away": list(self.keep_away)}
+        return values | words | {"paths": [vars(path) for path in self.paths]}
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node as people see it; `images` are those it holds."""
+    """One node as people see it; `images` are those it holds, `why` is what an operator said of its state.
+
+    `obstacle` is why it can serve nothing now, by its own word; empty if it can.
+    """
 
     name: str
     state: NodeState
@@ -146,10 +152,14 @@ class NodeStatus:
     images: tuple[str, ...]
     version: str | None
     reason: str
+    weight: int = USUAL_WEIGHT
+    why: str = ""
+    obstacle: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The node as `--json` prints it."""
-        values = {key: getattr(self, key) for key in ("name", "live", "version", "reason")}
+        keys = ("name", "live", "version", "reason", "weight", "why", "obstacle")
+        values = {key: getattr(self, key) for key in keys}
         return values | {"state": self.state.value, "networks": list(self.networks), "images": list(self.images)}
 
 
@@ -160,7 +170,8 @@ def image_statuses(view: ClusterView, reports: Mapping[Label, NodeReport]) -> tu
         for name, reason in view.broken.items()
         if name not in {str(known) for known in view.images}
     ]
-    whole = [_image_status(view, spec, reports) for spec in view.images.values()]
+    placement = Placement(view)
+    whole = [_image_status(placement, spec, reports) for spec in view.images.values()]
     return tuple(sorted([*broken, *whole], key=lambda image: image.name))
 
 
@@ -171,23 +182,38 @@ def node_statuses(view: ClusterView, reports: Mapping[Label, NodeReport]) -> tup
     for node in sorted(set(view.nodes) | set(view.live)):
         live, report = view.live.get(node), reports.get(node)
         held = sorted(names.get(uid, uid) for uid, claim in view.claims.items() if claim.node == node)
-        reason = "its lease has run out: the agent, the machine or its way to etcd is down" if live is None else ""
+        record = view.nodes.get(node, NodeRecord())
         statuses.append(
             NodeStatus(
                 name=str(node),
-                state=view.nodes.get(node, NodeRecord()).state,
+                state=record.state,
                 live=live is not None,
                 networks=tuple(str(network) for network in live.networks) if live else (),
                 images=tuple(held),
                 version=live.version if live else None,
-                reason=reason or (report.sentence if report else ""),
+                reason=_reason_of_node(view, node, report),
+                weight=record.weight,
+                why=record.why,
+                obstacle=live.obstacle if live else "",
             )
         )
     return tuple(statuses)
 
 
-def _image_status(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> ImageStatus:
-    claim = view.claims.get(spec.uid)
+def _reason_of_node(view: ClusterView, node: Label, report: NodeReport | None) -> str:
+    live = view.live.get(node)
+    if live is None:
+        return "its lease has run out: the agent, the machine or its way to etcd is down"
+    if node not in view.nodes:
+        return "what is asked of it cannot be read from etcd, so it takes nothing"
+    sentence = report.sentence if report else ""
+    if live.obstacle and live.obstacle not in sentence:
+        return "; ".join(word for word in (sentence, f"can serve nothing: {live.obstacle}") if word)
+    return sentence
+
+
+def _image_status(placement: Placement, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> ImageStatus:
+    claim = placement.view.claims.get(spec.uid)
     holder = claim.node if claim else None
     report = next(
         (
@@ -197,9 +223,9 @@ def _image_status(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, No
         ),
         None,
     )
-    state, reason = _state(view, spec, holder, report)
+    state, reason = _state(placement, spec, holder, report)
     if state is ImageState.UNCLAIMED:
-        reason = _why_unclaimed(view, spec, reports)
+        reason = _why_unclaimed(placement, spec, reports)
     told = {path.tag: path for path in report.paths} if report and report.exported else {}
     paths = []
     for path in spec.paths:
@@ -223,11 +249,13 @@ def _image_status(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, No
         state=state,
         reason=reason,
         paths=tuple(paths),
+        pin=str(spec.pin) if spec.pin else None,
+        keep_away=tuple(str(node) for node in spec.keep_away),
     )
 
 
-def _why_unclaimed(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> str:
-    order = candidates(view, spec)
+def _why_unclaimed(placement: Placement, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> str:
+    view, order = placement.view, placement.candidates(spec)
     said = {node: report.obstacle for node, report in reports.items() if report.obstacle and node in view.live}
     if order:
         told = [f"{each.node} takes nothing: {said[each.node]}" for each in order if each.node in said]
@@ -239,26 +267,27 @@ def _why_unclaimed(view: ClusterView, spec: ImageSpec, reports: Mapping[Label, N
 
 
 def _state(
-    view: ClusterView, spec: ImageSpec, holder: Label | None, report: ImageReport | None
+    placement: Placement, spec: ImageSpec, holder: Label | None, report: ImageReport | None
 ) -> tuple[ImageState, str]:
+    view = placement.view
     if str(spec.name) in view.broken:
         return ImageState.BROKEN, view.broken[str(spec.name)]
     if spec.deleting:
         return ImageState.DELETING, f"{holder} still has to let it go" if holder else "run `image delete` to finish"
     if spec.stopped:
         return ImageState.STOPPED, f"{holder} still has to let it go" if holder else "run `image start` to serve it"
-    return (ImageState.UNCLAIMED, "") if holder is None else _state_of_held(view, spec, holder, report)
+    return (ImageState.UNCLAIMED, "") if holder is None else _state_of_held(placement, spec, holder, report)
 
 
 def _state_of_held(
-    view: ClusterView, spec: ImageSpec, holder: Label, report: ImageReport | None
+    placement: Placement, spec: ImageSpec, holder: Label, report: ImageReport | None
 ) -> tuple[ImageState, str]:
     if report is None:
         return ImageState.STARTING, f"{holder} has just claimed it"
     if not report.exported:
         if report.error:
             return ImageState.FAILED, report.error
-        leaving = should_leave(view, spec, holder)
+        leaving = placement.should_leave(spec, holder)
         return ImageState.STARTING, f"{holder} is letting it go: {leaving}" if leaving else f"{holder} is taking it up"
     down = [f"path {path.tag}: {path.reason}" for path in report.paths if not path.up]
     if down:
