@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.cli.values import show_size
 from gateway.errors import RbdgateError
+from gateway.model import USUAL_WEIGHT
 from gateway.report import ImageStatus, NodeStatus
 
 
@@ -39,20 +40,24 @@ def image_table(images: Iterable[ImageStatus]) -> str:
 
 
 def node_table(nodes: Iterable[NodeStatus]) -> str:
-    """One line a node."""
+    """One line a node; the weights only where one is not the usual."""
+    found = tuple(nodes)
+    weighed = any(node.weight != USUAL_WEIGHT for node in found)
     rows = [
         (
             node.name,
             node.state.value,
+            *((str(node.weight),) if weighed else ()),
             "live" if node.live else "not live",
             ",".join(node.networks) or "-",
             str(len(node.images)),
             node.version or "-",
-            node.reason,
+            "; ".join(word for word in (node.why, node.reason) if word),
         )
-        for node in nodes
+        for node in found
     ]
-    return table(("NODE", "STATE", "LIVE", "NETWORKS UP", "IMAGES", "VERSION", "REASON"), rows)
+    weight = ("WEIGHT",) if weighed else ()
+    return table(("NODE", "STATE", *weight, "LIVE", "NETWORKS UP", "IMAGES", "VERSION", "REASON"), rows)
 
 
 def image_text(image: ImageStatus) -> str:
@@ -65,6 +70,10 @@ def image_text(image: ImageStatus) -> str:
         ("holder", image.holder or "-"),
         ("state", image.state.value + (f": {image.reason}" if image.reason else "")),
     ]
+    if image.pin:
+        facts.append(("pinned to", image.pin))
+    if image.keep_away:
+        facts.append(("kept away from", ", ".join(image.keep_away)))
     paths = table(
         ("TAG", "PORTAL", "NETWORK", "STATE", "REASON"),
         [(str(p.tag), portal(p.address, p.port), p.network, p.state, p.reason) for p in image.paths],
@@ -77,7 +86,8 @@ def node_text(node: NodeStatus) -> str:
     return _facts(
         [
             ("name", node.name),
-            ("state", node.state.value),
+            ("state", node.state.value + (f": {node.why}" if node.why else "")),
+            ("weight", str(node.weight)),
             ("live", "yes" if node.live else "no"),
             ("networks", ", ".join(node.networks) or "-"),
             ("images", ", ".join(node.images) or "-"),

@@ -70,7 +70,8 @@ def terminal(capsys: pytest.CaptureFixture[str]) -> Terminal:
 def test_an_operators_day(terminal: Terminal) -> None:
     """Create, allow, move, deny and delete, each seen done, with the documented words in JSON."""
     image = terminal.json("image create rbd/disk1 --size 1G --paths 2")
-    assert set(image) == {"name", "iqn", "serial", "size", "holder", "state", "reason", "paths"}
+    words = {"name", "iqn", "serial", "size", "holder", "state", "reason", "pin", "keep_away", "paths"}
+    assert set(image) == words
     assert (image["name"], image["size"], image["state"], image["reason"]) == ("rbd/disk1", 1 << 30, "serving", "")
     assert [set(path) for path in image["paths"]] == [{"tag", "address", "port", "network", "state", "reason"}] * 2
     assert [(path["tag"], path["port"], path["state"]) for path in image["paths"]] == [(1, 3260, "up"), (2, 3260, "up")]
