@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.announcer import Announcer
+from agent.chronicle import Chronicle
 from agent.clock import boottime
 from agent.membership import Membership
+from agent.narrator import Narrator
 from agent.notify import notify
 from agent.storage import StorageLink
 from agent.tenure import RuntimeDirectory
@@ -22,12 +24,16 @@ from gateway.kernel import NodeKernel
 from gateway.settings import Settings
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
+from gateway.store.events import EventStore
 
 if TYPE_CHECKING:
     from agent.cycle import Cycle
     from gateway.storage import CephStorage
 
 log = structlog.get_logger("main")
+
+LAST_EVENTS = 1.0
+"""How long an agent that ends waits for its last events to be written, in seconds: nothing hangs on them."""
 
 
 @contextmanager
@@ -61,6 +67,8 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     lio.ensure_modules()
     from agent.cycle import Cycle  # noqa: PLC0415 - after the lease was taken up
 
+    chronicle = Chronicle(EventStore(client(), settings.etcd.prefix), settings.node)
+    chronicle.start()
     link.start()
     announcer.start()
     workers = Workers(
@@ -75,6 +83,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         workers=workers,
         wake=wake,
         guard_sign=runtime.guard_sign,
+        narrator=Narrator(settings.node, version("rbdgate"), chronicle.tell, adopted=adopted),
     )
     StoreWatch(client(), settings.etcd.prefix, wake).start()
     NetworkWatch(wake).start()
@@ -83,6 +92,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         yield cycle
     finally:
         membership.stop()
+        chronicle.flush(LAST_EVENTS)
 
 
 def _connect(settings: Settings) -> CephStorage:

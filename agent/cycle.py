@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import structlog
 
 from agent.clock import boottime
 from agent.membership import Membership, NotYet
+from agent.narrator import Look, Narrator, Work
 from agent.notify import notify
 from agent.reporting import Seen, node_report
 from agent.strangers import Strangers
@@ -23,7 +24,7 @@ from agent.wakeups import Wake
 from agent.workers import Workers
 from gateway.apply import Hands, apply
 from gateway.errors import AddressInUse, Blocklisted, KernelRefused, RbdgateError, Stuck, TenureOver
-from gateway.model import ClusterView, Connection, ImageSpec, Label
+from gateway.model import ClusterView, Connection, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR, Kernel
 from gateway.placement import Lately, unfit
 from gateway.plan import Me, Situation, plan, plan_nothing
@@ -46,6 +47,8 @@ LINKS_STEADY = 3.0
 
 FAILING_LONG = 30.0
 """After how many seconds of nothing but failures in this node's kernel an image is given to another node."""
+
+TENURE_OVER = "its tenure is over: etcd has not confirmed its lease in time"
 
 BLOCKLIST = "blocklist"
 """The workers' key for the check of the blocklist."""
@@ -87,7 +90,9 @@ class Cycle:
         wake: Wake,
         guard_sign: Callable[[], float | None],
         clock: Callable[[], float] = boottime,
+        narrator: Narrator | None = None,
     ) -> None:
+        self._narrator = narrator or Narrator(node, version, lambda _: None, clock=clock)
         self._node, self._version, self._timers = node, version, timers
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._guard_sign, self._clock = wake, guard_sign, clock
@@ -133,11 +138,13 @@ class Cycle:
             self._membership.ensure(view, kernel)
         except NotYet as reason:
             turn = Turn(view, kernel, plan_nothing(kernel) if reason.withdraw else Plan((), {}, (), {}))
+            self._narrator.not_serving(str(reason), left=not turn.plan.empty)
             self._carry_out(turn)
             self._say(f"not serving: {reason}" + (f" ({self._unread})" if view is None else ""))
             return turn
         if not self._membership.tenure.runs(self._clock()):
             turn = Turn(view, kernel, plan_nothing(kernel))
+            self._narrator.not_serving(TENURE_OVER, left=not turn.plan.empty)
         elif view is None:
             self._say(f"serving what is held while the tenure runs: {self._unread}")
             return None
@@ -157,7 +164,7 @@ class Cycle:
         self._carry_out(turn)
         self._tell_connections(turn)
         self._check_blocklist(turn)
-        self._report(turn)
+        self._report(turn, busy)
         return turn
 
     def _view(self) -> ClusterView | None:
@@ -212,6 +219,7 @@ class Cycle:
 
     def _carry_out(self, turn: Turn) -> None:
         hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, self._clock()))
+        hands = replace(hands, fenced=self._narrator.fenced)
         for step in turn.plan.first:
             log.info("step", step=type(step).__name__, all=True)
             try:
@@ -223,7 +231,8 @@ class Cycle:
         for key, steps in turn.plan.images.items():
             spec = turn.view.spec_of(key) if turn.view else None
             name = str(spec.name) if spec else key
-            if self._workers.submit(key, partial(self._carry_out_image, name, steps, hands)):
+            work = self._narrator.work(key, name, steps, turn.plan.reasons.get(key, ""))
+            if self._workers.submit(key, partial(self._carry_out_image, work, steps, hands)):
                 log.info("planned", image=name, reason=turn.plan.reasons.get(key), steps=_words(steps))
         if not self._workers.busy():
             try:
@@ -233,18 +242,19 @@ class Cycle:
             except RbdgateError as error:
                 log.warning("clean-up postponed", error=str(error), kind=type(error).__name__)
 
-    def _carry_out_image(self, name: str, steps: tuple[Step, ...], hands: Hands) -> None:
+    def _carry_out_image(self, work: Work, steps: tuple[Step, ...], hands: Hands) -> None:
         for step in steps:
             began = self._clock()
             try:
-                self._carry_out_step(name, step, hands)
+                with work.step(step):
+                    self._carry_out_step(work.name, step, hands)
             except Blocklisted as error:
                 self._membership.resign(str(error), hands.lease)
                 raise
             except TenureOver:
                 self._membership.prove()
                 raise
-            log.info("step", image=name, step=type(step).__name__, seconds=round(self._clock() - began, 3))
+            log.info("step", image=work.name, step=type(step).__name__, seconds=round(self._clock() - began, 3))
             if isinstance(step, Claim):
                 self._membership.prove()
         if steps:
@@ -290,10 +300,12 @@ class Cycle:
             self._blocklist_checked = now
             word, lease = turn.view.live.get(self._node), self._membership.tenure.lease
             own = frozenset(word.instances) if word and word.lease == lease else frozenset()
-            check = partial(self._membership.check_blocklist, frozenset(turn.view.fences), own, lease)
-            self._workers.submit(BLOCKLIST, check)
+            self._workers.submit(BLOCKLIST, partial(self._compare_blocklist, frozenset(turn.view.fences), own, lease))
 
-    def _report(self, turn: Turn) -> None:
+    def _compare_blocklist(self, fenced: frozenset[Instance], own: frozenset[Instance], lease: int) -> None:
+        self._narrator.fenced_again(self._membership.check_blocklist(fenced, own, lease))
+
+    def _report(self, turn: Turn, busy: frozenset[str]) -> None:
         if turn.view is None:
             self._say("the tenure is over; withdrawing")
             return
@@ -307,6 +319,9 @@ class Cycle:
             strangers=self._strangers.reasons(),
         )
         report = node_report(self._node, self._version, seen)
+        if self._membership.tenure.runs(self._clock()):
+            now_busy = busy | self._workers.busy()  # both: what is at work now was not seen, what was then is half seen
+            self._narrator.see(Look(seen.view, report, seen.lease, now_busy, self._workers.error))
         value = (self._membership.tenure.lease, report.to_json())
         if value != self._published:
             try:

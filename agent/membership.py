@@ -138,8 +138,8 @@ class Membership:
         """What this turn's steps work with."""
         return Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
 
-    def check_blocklist(self, fenced: frozenset[Instance], own: frozenset[Instance], lease: int) -> None:
-        """Fence again whatever has no entry any more; resign if one of that lease's own instances has one."""
+    def check_blocklist(self, fenced: frozenset[Instance], own: frozenset[Instance], lease: int) -> frozenset[Instance]:
+        """Fence again whatever has no entry any more, returned; resign if one of that lease's own has one."""
         storage = self._link.connected()
         listed = storage.blocklisted()
         if own & listed:
@@ -150,6 +150,7 @@ class Membership:
         if missing:
             log.warning("fences vanished from the blocklist; adding them again", instances=sorted(map(str, missing)))
             storage.fence_again(missing)
+        return missing
 
     def publish(self, report: bytes) -> None:
         """Write the node's report under its lease."""

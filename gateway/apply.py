@@ -102,6 +102,8 @@ class Hands:
     storage: Storage | None
     kernel: KernelDoor
     permit: Callable[[str, int], bool]
+    fenced: Callable[[tuple[FenceIntent, ...]], None] = lambda _: None
+    """Hears whom a takeover has fenced, once that was confirmed."""
 
 
 def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one flat table of words and acts
@@ -214,6 +216,7 @@ def _take_hold(step: words.TakeHold, hands: Hands) -> None:
         )
         hands.store.write_fence(intents, spec.uid, token)
         _storage(hands).fence(spec, victims)
+        hands.fenced(intents)
     hands.store.add_records(spec.uid, token, records)
     _storage(hands).take(spec, openers.holder, mine)
     if victims:  # fenced, and out of the header: the intents keep their entries alive, and no later taker fences anew

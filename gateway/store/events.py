@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from gateway.errors import BadInput, Conflict
 from gateway.events import Event, read_event, write_event
@@ -27,6 +28,11 @@ RACES = 16
 
 LARGEST_NUMBER = 10**18
 """Numbers from here on are garbage: no log ever gets there."""
+
+
+def wall_time() -> str:
+    """Now, as an event carries it: UTC by this machine's clock, which nothing is decided on."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)

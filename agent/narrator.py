@@ -1,0 +1,313 @@
+"""The narrator: finds out, from the steps this node takes and from what its turns see, what is worth an event.
+
+Each thing is told once, when it changes: never per turn and never per retry. It only listens: it changes nothing, and
+nothing is decided on what it remembers. What it tells goes to a chronicle, which never blocks.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from agent.clock import boottime
+from agent.takeover import Takeover
+from gateway.errors import Blocklisted, Conflict, FenceUnconfirmed, TenureOver
+from gateway.events import Event, Kind, trace_of
+from gateway.model import ClusterView, FenceIntent, ImageSpec, Instance, Label
+from gateway.report import ImageReport, NodeReport, PathReport
+from gateway.steps import Claim, Release, Step, Teardown, Unmap
+
+OBSTACLE_LASTS = 10.0
+"""An obstacle to taking images is told when it has lasted so long, in seconds: each start begins with some."""
+
+REASONS = 5
+"""How many different reasons of one series of failures are told."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one turn of a member whose tenure runs has seen; `busy` images were in the making meanwhile.
+
+    `error` tells why an image's last work failed, None if it did not.
+    """
+
+    view: ClusterView
+    report: NodeReport
+    lease: int
+    busy: AbstractSet[str]
+    error: Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the last look saw of this node's images."""
+
+    held: Mapping[str, int] = field(default_factory=dict)
+    exported: Mapping[str, int] = field(default_factory=dict)
+    paths: Mapping[str, tuple[PathReport, ...]] = field(default_factory=dict)
+
+
+class Narrator:
+    """One node's; `tell` takes the events. Usable from the cycle and its workers at once; `clock` in seconds."""
+
+    def __init__(
+        self,
+        node: Label,
+        version: str,
+        tell: Callable[[Event], None],
+        *,
+        adopted: bool = False,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        self._node, self._version, self._tell, self._adopted, self._clock = node, version, tell, adopted, clock
+        self._lock = threading.RLock()
+        self._names: dict[str, str] = {}
+        self._lease: int | None = None
+        self._away = ""
+        self._live: frozenset[Label] = frozenset()
+        self._seen = _Seen()
+        self._takeovers: dict[str, Takeover] = {}
+        self._released: set[str] = set()
+        self._failing: dict[str, set[str]] = {}
+        self._fenced: dict[str, tuple[int, frozenset[Instance]]] = {}
+        self._obstacle_since: float | None = None
+        self._obstacle_told = False
+
+    def work(self, key: str, name: str, steps: tuple[Step, ...], why: str) -> Work:
+        """What follows one image's steps of one turn; `why` they are taken."""
+        return Work(self, key, name, steps, why)
+
+    def fenced(self, intents: tuple[FenceIntent, ...]) -> None:
+        """These clients are fenced, and that was confirmed; told once for each takeover."""
+        with self._lock:
+            for uid, token in {(intent.image_uid, intent.token) for intent in intents}:
+                mine = [intent for intent in intents if intent.image_uid == uid]
+                victims = frozenset(intent.instance for intent in mine)
+                if self._fenced.get(uid) != (token, victims):
+                    self._fenced[uid] = (token, victims)
+                    self._tell_fence(uid, token, mine)
+
+    def fenced_again(self, instances: AbstractSet[Instance]) -> None:
+        """These fences had vanished from Ceph's blocklist, and were put there again."""
+        if instances:
+            why = "they had vanished from there, and their victims are still on record"
+            self._tell(Event(Kind.FENCE, f"put on Ceph's blocklist again: {_listed(instances)}", why))
+
+    def not_serving(self, reason: str, *, left: bool) -> None:
+        """This node may serve nothing now; `left` says whether anything of an export was still there."""
+        with self._lock:
+            if self._away or (self._lease is None and not self._adopted):
+                return
+            self._away = reason
+            done = "withdraws everything" if left else "nothing is served here any more"
+            self._tell(Event(Kind.NODE, f"may not serve: {done}", reason, node=str(self._node)))
+            self._seen, self._takeovers = _Seen(held=self._seen.held), {}
+
+    def see(self, look: Look) -> None:
+        """Tell what has changed since the last look."""
+        with self._lock:
+            self._names |= {spec.uid: str(name) for name, spec in look.view.images.items()}
+            first = self._see_membership(look)
+            self._see_others(look)
+            self._see_images(look, first=first)
+            self._see_failures(look)
+            self._see_obstacle(look.report.obstacle)
+
+    def did(self, work: Work, step: Step, began: float) -> None:
+        """A step of an image was taken."""
+        now = self._clock()
+        with self._lock:
+            if isinstance(step, Claim):
+                self._takeovers[work.key] = Takeover(began, reason=step.reason)
+            if Takeover.has(step):
+                self._takeovers.setdefault(work.key, Takeover(began)).count(step, began, now)
+            if isinstance(step, Release):
+                self._released.add(work.key)
+                trace, took = trace_of(step.token), now - work.began
+                self._tell(self._of(work.key, Kind.IMAGE, "let go of it", work.why, trace=trace, seconds=took))
+
+    def withdrew(self, work: Work) -> None:
+        """What was left of an image here is gone, and nothing follows."""
+        if not self._away:
+            text = f"withdrew what there was of {work.name}"
+            self._tell(self._of(work.key, Kind.IMAGE, text, work.why, seconds=self._clock() - work.began))
+
+    def failed(self, work: Work, step: Step, error: Exception) -> None:
+        """A step failed; of one series each reason is told once, whatever numbers stand in it."""
+        if isinstance(error, TenureOver | Blocklisted) or (isinstance(error, Conflict) and isinstance(step, Claim)):
+            return  # told as the node's; or another node was faster, which is how it is meant to be
+        reason = str(error) or type(error).__name__
+        with self._lock:
+            told = self._failing.setdefault(work.key, set())
+            kind = re.sub(r"\d+", "#", reason)
+            if kind in told or len(told) >= REASONS:
+                return
+            told.add(kind)
+            about = Kind.FENCE if isinstance(error, FenceUnconfirmed) else Kind.FAULT
+            words = "not fenced, so not served" if isinstance(error, FenceUnconfirmed) else _failure(step)
+            self._tell(self._of(work.key, about, words, reason, trace=self._trace(work.key)))
+
+    def now(self) -> float:
+        """The narrator's clock, in seconds."""
+        return self._clock()
+
+    def _see_membership(self, look: Look) -> bool:
+        """Tell how this node came to its present lease; True if what it holds by now was not told by this agent."""
+        node, trace = str(self._node), f"lease {look.lease:x}"
+        new, first = look.lease != self._lease, self._lease is None
+        adopted = first and self._adopted and not self._away
+        if adopted:
+            why = f"a new agent, version {self._version}, runs here"
+            self._tell(Event(Kind.NODE, "took up its lease and what it serves", why, node=node, trace=trace))
+        elif new:
+            why = f"before: {self._away}" if self._away else f"its agent, version {self._version}, started"
+            self._tell(Event(Kind.NODE, "joined", why, node=node, trace=trace))
+            self._seen, self._takeovers = _Seen(), {}
+        elif self._away:
+            self._tell(Event(Kind.NODE, "may serve again", node=node, trace=trace))
+        self._lease, self._away = look.lease, ""
+        return adopted
+
+    def _see_others(self, look: Look) -> None:
+        """Of the nodes that are left, the first by name tells who is gone."""
+        live = frozenset(look.view.live)
+        if live and min(live) == self._node:
+            for gone in sorted(self._live - live):
+                why = "its lease ran out or was given back: the agent, the machine or its way to etcd is down"
+                self._tell(Event(Kind.NODE, "is not live any more", why, node=str(gone)))
+        self._live = live
+
+    def _see_images(self, look: Look, *, first: bool) -> None:
+        held = {uid: claim.token for uid, claim in look.view.claims.items() if claim.lease == look.lease}
+        reports = {image.uid: image for image in look.report.images}
+        if not first:
+            self._see_claims(held)
+        exported, paths = {}, {}
+        for uid, token in held.items():
+            image, was = reports.get(uid), self._seen.exported.get(uid) == token
+            if image is None or uid in look.busy:  # half done: as it was
+                if was:
+                    exported[uid], paths[uid] = token, self._seen.paths.get(uid, ())
+                continue
+            if not first:
+                self._see_export(look.view.spec_of(uid), image, was=was)
+            if image.exported:
+                exported[uid], paths[uid] = token, image.paths
+        self._seen = _Seen(held, exported, paths)
+        self._takeovers = {uid: each for uid, each in self._takeovers.items() if uid in held or uid in look.busy}
+        self._released &= set(held) | look.busy
+
+    def _see_claims(self, held: Mapping[str, int]) -> None:
+        for uid, token in held.items():
+            if self._seen.held.get(uid) != token:
+                reason = self._takeovers[uid].reason if uid in self._takeovers else ""
+                self._tell(self._of(uid, Kind.IMAGE, "claimed", reason, trace=trace_of(token)))
+        for uid in set(self._seen.held) - set(held) - self._released:
+            why = "the claim is gone though the lease runs: somebody deleted it"
+            self._tell(self._of(uid, Kind.FAULT, "lost it", why, trace=trace_of(self._seen.held[uid])))
+
+    def _see_export(self, spec: ImageSpec | None, image: ImageReport, *, was: bool) -> None:
+        takeover, trace = self._takeovers.get(image.uid), trace_of(image.token)
+        if image.exported and takeover is not None and takeover.built:
+            del self._takeovers[image.uid]
+            down = "; ".join(f"path {path.tag} is down: {path.reason}" for path in image.paths if not path.up)
+            text = f"serves it, {sum(path.up for path in image.paths)} of {len(image.paths)} paths up ({takeover})"
+            self._tell(self._of(image.uid, Kind.IMAGE, text, down, trace=trace, seconds=takeover.seconds))
+        elif was and not image.exported:
+            text, why = (
+                "is not exported here any more, though it is held",
+                image.error or "the kernel was found changed",
+            )
+            self._tell(self._of(image.uid, Kind.FAULT, text, why, trace=trace))
+        elif was:
+            self._see_paths(spec, image, trace)
+
+    def _see_paths(self, spec: ImageSpec | None, image: ImageReport, trace: str) -> None:
+        before = {path.tag: path for path in self._seen.paths.get(image.uid, ())}
+        where = {path.tag: f" ({path.address}, {path.network})" for path in spec.paths} if spec else {}
+        for path in image.paths:
+            if path.tag in before and path.up != before[path.tag].up:
+                text = f"path {path.tag}{where.get(path.tag, '')} is {'up again' if path.up else 'down'}"
+                self._tell(self._of(image.uid, Kind.PATH, text, path.reason, trace=trace))
+
+    def _see_failures(self, look: Look) -> None:
+        for key in [key for key in self._failing if key not in look.busy and look.error(key) is None]:
+            del self._failing[key]
+            self._tell(self._of(key, Kind.FAULT, "the fault is over"))
+
+    def _see_obstacle(self, obstacle: str) -> None:
+        now = self._clock()
+        if not obstacle:
+            if self._obstacle_told:
+                self._tell(Event(Kind.NODE, "can take images again", node=str(self._node)))
+            self._obstacle_since, self._obstacle_told = None, False
+            return
+        self._obstacle_since = now if self._obstacle_since is None else self._obstacle_since
+        if not self._obstacle_told and now - self._obstacle_since >= OBSTACLE_LASTS:
+            self._obstacle_told = True
+            self._tell(Event(Kind.NODE, "can take no image", obstacle, node=str(self._node)))
+
+    def _tell_fence(self, uid: str, token: int, intents: list[FenceIntent]) -> None:
+        for node in sorted({str(intent.node or "") for intent in intents}):
+            whose = f" of {node}" if node else " that nobody has on record"
+            victims = _listed({intent.instance for intent in intents if str(intent.node or "") == node})
+            text = f"fenced the clients{whose}, confirmed: {victims}"
+            why = "they may have had it open"
+            self._tell(self._of(uid, Kind.FENCE, text, why, trace=trace_of(token), node=node))
+
+    def _trace(self, uid: str) -> str:
+        token = self._seen.held.get(uid)
+        return trace_of(token) if token is not None else ""
+
+    def _of(
+        self,
+        key: str,
+        kind: Kind,
+        text: str,
+        why: str = "",
+        *,
+        trace: str = "",
+        seconds: float | None = None,
+        node: str = "",
+    ) -> Event:
+        """An event about an image; a key that is no image's uid names what the text is about."""
+        node, name = node or str(self._node), self._names.get(key, "")
+        took = None if seconds is None else round(seconds, 3)
+        if not name and not re.fullmatch(r"[0-9a-f]{16}", key):
+            return Event(kind, f"{key}: {text}", why, node=node, trace=trace, seconds=took)
+        return Event(kind, text, why, image=name, uid=key, node=node, trace=trace, seconds=took)
+
+
+class Work:
+    """One image's steps of one turn, followed as they are taken."""
+
+    def __init__(self, narrator: Narrator, key: str, name: str, steps: tuple[Step, ...], why: str) -> None:
+        self._narrator, self.key, self.name, self.why = narrator, key, name, why
+        self.began = narrator.now()
+        ends = steps and isinstance(steps[-1], Teardown | Unmap)
+        self._last = steps[-1] if ends else None
+
+    @contextmanager
+    def step(self, step: Step) -> Iterator[None]:
+        """Around the taking of one step; what is raised goes on."""
+        began = self._narrator.now()
+        try:
+            yield
+        except Exception as error:
+            self._narrator.failed(self, step, error)
+            raise
+        self._narrator.did(self, step, began)
+        if step is self._last:
+            self._narrator.withdrew(self)
+
+
+def _failure(step: Step) -> str:
+    return f"{re.sub(r'(?<!^)(?=[A-Z])', ' ', type(step).__name__).lower()} failed"
+
+
+def _listed(instances: AbstractSet[Instance]) -> str:
+    return ", ".join(str(instance) for instance in sorted(instances))
