@@ -12,6 +12,7 @@ import structlog
 from agent.announcer import Announcer
 from agent.chronicle import Chronicle
 from agent.clock import boottime
+from agent.defence import Defence
 from agent.membership import Membership
 from agent.narrator import Narrator
 from agent.notify import notify
@@ -62,6 +63,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     )
     announcer = Announcer(kernel.announce, lambda: membership.tenure.runs(boottime()))
     kernel.on_address = announcer.again
+    defence = Defence(kernel.contested, kernel.macs, announcer.defend)
     adopted = membership.adopt()
     log.info("agent starts", node=str(settings.node), version=version("rbdgate"), adopted=adopted)
     lio.ensure_modules()
@@ -71,6 +73,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     chronicle.start()
     link.start()
     announcer.start()
+    defence.start()
     workers = Workers(
         slots=8, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=lambda: wake.set("worker")
     )

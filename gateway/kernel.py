@@ -6,7 +6,7 @@ device's commands (disabling a TPG) is done outside it, so that one stuck image 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,13 +39,14 @@ class NodeKernel:
         self._timers, self._client = timers, client
         self._krbd = Krbd()
         self._view: ClusterView | None = None
+        self._portals: frozenset[Address] = frozenset()
 
     def observe(self, view: ClusterView | None) -> Kernel:
         """The whole node at one look; without a view, networks are unknown and addresses are those marked as ours."""
         if view is not None:
             self._view = view
-            portals = frozenset(path.address for spec in view.images.values() for path in spec.paths)
-            net = network.observe(view.settings, portals)
+            self._portals = frozenset(path.address for spec in view.images.values() for path in spec.paths)
+            net = network.observe(view.settings, self._portals)
         else:
             net = network.observe_own()
         devices, targets = lio.observe()
@@ -148,8 +149,7 @@ class NodeKernel:
         Silence on a link that went down meanwhile says nothing: KernelRefused.
         """
         before = self._interface(path)
-        known = {mac for node in self._known_view().live.values() for mac in node.macs}
-        stranger = network.stranger_with(before.name, path.address, known)
+        stranger = network.stranger_with(before.name, path.address, self.macs())
         if stranger is not None:
             raise AddressInUse(
                 f"address {path.address} is in use by {stranger} on {path.network}, which is none of this cluster's"
@@ -179,6 +179,17 @@ class NodeKernel:
         interface = network.observe_own().addresses.get(address)
         if interface is not None:
             network.announce(interface, address)
+
+    def contested(self, heard: Iterable[tuple[str, network.Assertion]]) -> tuple[tuple[str, network.Assertion], ...]:
+        """Those of the heard by which another machine has a portal address that is on this node."""
+        portals = self._portals  # most of what is heard is about other addresses, and costs no look at the kernel
+        suspects = [(interface, said) for interface, said in heard if said.address in portals]
+        return network.contested(suspects) if suspects else ()
+
+    def macs(self) -> frozenset[str]:
+        """The hardware addresses that the cluster's live nodes have published."""
+        view = self._view
+        return frozenset(mac for node in view.live.values() for mac in node.macs) if view else frozenset()
 
     def close_path(self, spec: ImageSpec, path: ImagePath) -> None:
         """Cut, address off, disable, portal off; TPG, LUN and ACLs stay."""

@@ -14,7 +14,7 @@ from gateway.network.announcement import announce
 from gateway.network.blackhole import cut, uncut
 from gateway.network.changes import Changes
 from gateway.network.hearing import Hearing
-from gateway.network.interfaces import NetworkView, observe, observe_own
+from gateway.network.interfaces import NetworkView, contested, observe, observe_own
 from gateway.network.packets import Assertion
 from gateway.network.probe import stranger_with
 from gateway.network.tcp import Peer, could_still_send, nudge, peers
@@ -27,6 +27,7 @@ __all__ = [
     "Peer",
     "add_address",
     "announce",
+    "contested",
     "could_still_send",
     "cut",
     "nudge",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gateway.model import Address, ClusterSettings, Label, Network
 from gateway.network.blackhole import cuts
 from gateway.network.netlink import Netlink, attributes
-from gateway.network.packets import mac_text
+from gateway.network.packets import Assertion, mac_text
 from gateway.observed import Interface
 
 OUR_PROTOCOL = 0x72
@@ -73,6 +73,14 @@ def observe_own() -> NetworkView:
     """What can be seen of ours without knowing the cluster: marked addresses and cuts, no networks."""
     with Netlink() as kernel:
         return NetworkView({}, ours(links(kernel), addresses(kernel), frozenset()), cuts(kernel))
+
+
+def contested(heard: Iterable[tuple[str, Assertion]]) -> tuple[tuple[str, Assertion], ...]:
+    """Those of the heard (interface, assertion) by which another machine has a portal address that is there, too."""
+    with Netlink() as kernel:
+        found_links, found = links(kernel), addresses(kernel)
+    here, own = ours(found_links, found, frozenset()), {link.mac for link in found_links.values()}
+    return tuple((name, said) for name, said in heard if here.get(said.address) == name and said.mac not in own)
 
 
 def links(kernel: Netlink) -> dict[int, Link]:
