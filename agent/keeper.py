@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -47,12 +48,14 @@ class LeaseKeeper(threading.Thread):
         clock: Callable[[], float] = boottime,
     ) -> None:
         super().__init__(name="lease-keeper", daemon=True)
-        self._store, self.lease, self._boot_id = store, tenure.lease, tenure.boot_id
+        self._store, self.lease = store, tenure.lease
         self._timers, self._runtime, self._on_change, self._clock = timers, runtime, on_change, clock
         self._tenure = tenure
         self._wake = threading.Event()
         self._stop_requested = threading.Event()
         self._proofs = threading.Condition()
+        self._writing = threading.Lock()
+        self._closed = False
         self._begun = 0
         self._proved = 0
         self.gone = False
@@ -75,10 +78,22 @@ class LeaseKeeper(threading.Thread):
         self._stop_requested.set()
         self._wake.set()
         self.join(2 * self._timers.etcd_call + 1)
+        self._close()
+
+    def abandon(self) -> None:
+        """End the renewals now, without waiting for the thread, and write nothing more: the membership is over."""
+        self._close()
+        self._stop_requested.set()
+        self._wake.set()
+
+    def _close(self) -> None:
+        """From now on no tenure is written: a renewal that is answered only now must not bring an old one back."""
+        with self._writing:
+            self._closed = True
 
     def run(self) -> None:
         """Renew, sleep, renew; a failure is tried again at once, for the endpoint has changed."""
-        while not self.gone:
+        while not (self.gone or self._closed):
             stopping = self._stop_requested.is_set()
             self._wake.clear()
             ok = self._renew()
@@ -96,15 +111,17 @@ class LeaseKeeper(threading.Thread):
             end = sent + min(ttl, self._timers.lease_ttl) - self._timers.tenure_margin
             claims = self._store.own_claims(self.lease, timeout=self._timers.etcd_call)
         except LeaseGone:
-            self._end()
+            if not self._closed:
+                self._end()
             return False
         except RbdgateError as error:
             log.warning("renewal failed", lease=f"{self.lease:x}", error=str(error))
             return False
-        if not self._write(Tenure(self._boot_id, self.lease, end, claims)):
+        proven = replace(self._tenure, end=end, claims=claims)
+        if not self._write(proven):
             return False
         lost = {uid for uid, token in self._tenure.claims.items() if claims.get(uid) != token}
-        self._tenure = Tenure(self._boot_id, self.lease, end, claims)
+        self._tenure = proven
         with self._proofs:
             self._proved = number
             self._proofs.notify_all()
@@ -114,16 +131,19 @@ class LeaseKeeper(threading.Thread):
 
     def _write(self, tenure: Tenure) -> bool:
         """Tell the guard; a tenure it cannot be told of is none, for it would cut at the end it knows."""
-        try:
-            self._runtime.write_tenure(tenure)
-        except OSError as error:
-            log.warning("tenure not written", path=str(self._runtime.path), error=str(error))
-            return False
+        with self._writing:
+            if self._closed:
+                return False
+            try:
+                self._runtime.write_tenure(tenure)
+            except OSError as error:
+                log.warning("tenure not written", path=str(self._runtime.path), error=str(error))
+                return False
         return True
 
     def _end(self) -> None:
         log.error("lease gone", lease=f"{self.lease:x}")
-        self._tenure = Tenure(self._boot_id, self.lease, 0.0)
+        self._tenure = replace(self._tenure, end=0.0, claims={})
         self._write(self._tenure)
         with self._proofs:
             self.gone = True

@@ -12,19 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.errors import BadInput
+from gateway.model import Instance
+
 
 @dataclass(frozen=True)
 class Tenure:
     """A proven right to serve: the lease, the end, and the claims seen under the lease after it was renewed.
 
     `claims` maps an image's uid to its claim's token. A claim that is not in it may not be served, however long
-    the tenure.
+    the tenure. `node` is the name that the node had in the cluster; empty where that is not known.
     """
 
     boot_id: str
     lease: int
     end: float
     claims: Mapping[str, int] = field(default_factory=dict)
+    node: str = ""
 
     def runs(self, now: float) -> bool:
         """Whether the node may serve at this time."""
@@ -33,6 +37,15 @@ class Tenure:
     def covers(self, uid: str, token: int, now: float) -> bool:
         """Whether the node may serve this image under this claim at this time."""
         return self.runs(now) and self.claims.get(uid) == token
+
+
+@dataclass(frozen=True)
+class RequestsRead:
+    """What an agent has read of the kernel's log: up to which record, and which clients gave a request up."""
+
+    boot_id: str
+    position: int
+    clients: Mapping[Instance, bool]
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class RuntimeDirectory:
             "lease": tenure.lease,
             "end": tenure.end,
             "claims": dict(tenure.claims),
+            "node": tenure.node,
         }
         self._replace("tenure", json.dumps(value))
 
@@ -61,7 +75,8 @@ class RuntimeDirectory:
         try:
             value = json.loads((self.path / "tenure").read_text())
             claims = {str(uid): int(token) for uid, token in value["claims"].items()}
-            tenure = Tenure(str(value["boot_id"]), int(value["lease"]), float(value["end"]), claims)
+            node = str(value.get("node", ""))
+            tenure = Tenure(str(value["boot_id"]), int(value["lease"]), float(value["end"]), claims, node)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return tenure if tenure.boot_id == boot_id else None
@@ -69,6 +84,21 @@ class RuntimeDirectory:
     def drop_tenure(self) -> None:
         """Forget the tenure: the node does not serve from now on."""
         (self.path / "tenure").unlink(missing_ok=True)
+
+    def write_requests(self, read: RequestsRead) -> None:
+        """Keep how far the kernel's log was read, and what it said."""
+        clients = {str(client): given_up for client, given_up in read.clients.items()}
+        self._replace("requests", json.dumps({"boot_id": read.boot_id, "position": read.position, "clients": clients}))
+
+    def read_requests(self, boot_id: str) -> RequestsRead | None:
+        """What was kept; None if there is nothing, it is of another boot, or it cannot be read."""
+        try:
+            value = json.loads((self.path / "requests").read_text())
+            clients = {Instance(text): bool(given_up) for text, given_up in value["clients"].items()}
+            read = RequestsRead(str(value["boot_id"]), int(value["position"]), clients)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, BadInput):
+            return None
+        return read if read.boot_id == boot_id else None
 
     def write_guard_sign(self, now: float) -> None:
         """Leave the guard's sign of life."""

@@ -37,11 +37,13 @@ class ScriptedStore:
         return dict(self.claims)
 
 
-def keeper_on(store: ScriptedStore, path: Path, on_change: Callable[[], None] = lambda: None) -> LeaseKeeper:
+def keeper_on(
+    store: ScriptedStore, path: Path, on_change: Callable[[], None] = lambda: None, node: str = ""
+) -> LeaseKeeper:
     """A keeper on the script's clock."""
     return LeaseKeeper(
         store,
-        Tenure("boot", 5, 0.0),
+        Tenure("boot", 5, 0.0, node=node),
         timers=TIMERS,
         runtime=RuntimeDirectory(path),
         on_change=on_change,
@@ -130,3 +132,33 @@ def test_a_tenure_the_guard_cannot_be_told_of_is_none(tmp_path: Path) -> None:
     assert not keeper.tenure.runs(100.0)
     (tmp_path / "file").unlink()
     assert keeper._renew()
+
+
+def test_an_answer_that_comes_after_the_end_is_not_written(tmp_path: Path) -> None:
+    """A renewal that hangs when its keeper is given up brings no old tenure back, whatever it answers."""
+    answer = threading.Event()
+
+    class Hanging(ScriptedStore):
+        def own_claims(self, lease: int, *, timeout: float) -> dict[str, int]:
+            assert answer.wait(10)
+            return super().own_claims(lease, timeout=timeout)
+
+    store = Hanging(10.0, 10.0)
+    keeper = keeper_on(store, tmp_path)
+    keeper.start()
+    assert store.asked.acquire(timeout=10)
+    keeper.abandon()
+    answer.set()
+    keeper.join(10)
+    assert not keeper.is_alive()
+    assert RuntimeDirectory(tmp_path).read_tenure("boot") is None
+    assert not keeper.tenure.runs(0.0)
+
+
+def test_the_nodes_name_goes_on_with_each_tenure(tmp_path: Path) -> None:
+    """A successor can tell whose lease it is."""
+    keeper = keeper_on(ScriptedStore(10.0), tmp_path, node="gw1")
+    keeper._renew()
+    on_file = RuntimeDirectory(tmp_path).read_tenure("boot")
+    assert on_file is not None
+    assert on_file.node == "gw1"
