@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.actions.nodes import listed
 from gateway.actions.waiting import Patience, Pending
 from gateway.errors import NotFound
 from gateway.model import ClusterView, Label
@@ -41,6 +42,7 @@ def rebalance(store: ClusterStore, patience: Patience) -> tuple[PlannedMove, ...
 class _Rebalance:
     store: ClusterStore
     asked: list[PlannedMove] = field(default_factory=list)
+    uids: set[str] = field(default_factory=set)
 
     def look(self) -> bool | Pending:
         """Ask for as many moves as may be under way at once; Pending until there is none to ask for and none to do."""
@@ -52,10 +54,13 @@ class _Rebalance:
             except NotFound:  # deleted since the look
                 continue
             self.asked.append(_named(view, each))
-        if not wanted and not view.moves:
+            self.uids.add(each.uid)
+        under_way = [spec for spec in map(view.spec_of, self.uids & set(view.moves)) if spec is not None]
+        if not wanted and not under_way:
             return True
-        names = [str(spec.name) for spec in map(view.spec_of, view.moves) if spec is not None]
-        return Pending(f"{len(wanted)} images to move, {len(names)} on their way: {', '.join(sorted(names)) or 'none'}")
+        return Pending(
+            f"{len(wanted)} more images to move, {len(under_way)} on their way: {listed(under_way) or 'none'}"
+        )
 
 
 def _named(view: ClusterView, each: Relocation) -> PlannedMove:

@@ -78,6 +78,18 @@ def await_released(store: ClusterStore, spec: ImageSpec, patience: Patience) -> 
     patience.until(released)
 
 
+def await_away(store: ClusterStore, spec: ImageSpec, patience: Patience) -> None:
+    """Look on until none of the nodes that the image is kept away from holds it."""
+
+    def away() -> Literal[True] | Pending:
+        claim = store.view().claims.get(spec.uid)
+        if claim is None or claim.node not in spec.keep_away:
+            return True
+        return Pending(f"{claim.node} has not let image {spec.name} go yet")
+
+    patience.until(away)
+
+
 def _check_known(view: ClusterView, node: Label) -> None:
     if node not in view.nodes and node not in view.live:
         known = ", ".join(str(each) for each in sorted(view.nodes)) or "none"

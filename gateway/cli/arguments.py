@@ -27,9 +27,9 @@ class Group:
 
 GROUPS = {
     "cluster": Group("gateway.cli.cluster", "make and show the cluster"),
-    "image": Group("gateway.cli.image", "make, adopt, move and delete images"),
+    "image": Group("gateway.cli.image", "make, adopt, place, stop, grow and delete images"),
     "initiator": Group("gateway.cli.initiator", "who may log in to an image"),
-    "node": Group("gateway.cli.node", "the gateways"),
+    "node": Group("gateway.cli.node", "the gateways, and what is asked of them"),
     "status": Group("gateway.cli.status", "the whole cluster: images and nodes", further=False),
 }
 """A module's `add` gets where its commands go, or with `further=False` the parser of the one command it is."""

@@ -1,34 +1,42 @@
-"""`rbdgate image`: make, adopt, move and delete images."""
+"""`rbdgate image`: make, adopt, place, stop, grow and delete images."""
 
 from __future__ import annotations
 
 import argparse
 import uuid
 
-from gateway.actions import images
+from gateway.actions import balancing, images, placing, resizing
+from gateway.actions.changing import Changed, await_applied
 from gateway.actions.choosing import IdentityWish
 from gateway.actions.images import Wish
 from gateway.actions.looking import look
 from gateway.cli import output
-from gateway.cli.parsers import Commands, image_argument, leaf, typed
+from gateway.cli.parsers import MINUTE, Commands, image_argument, leaf, node_argument, nodes_argument, typed
 from gateway.cli.session import Answer, Session
 from gateway.cli.values import parse_count, parse_named_address, parse_size, parse_tagged_address
 from gateway.model import ImageName, Iqn, Label
+from gateway.placement import why_not
 from gateway.report import ImageStatus
 
 _DELETE = """Stops serving an image and forgets it. The RBD image is moved to the trash, whole: `rbd trash list
 POOL` and `rbd trash restore POOL/ID` bring it back. No data is destroyed by this command. One that was
 cut short, or that gave up waiting, is finished by running it again with the same options."""
 
+_STOP = """Has its holder let an image go, and no other node take it: its initiators' sessions end. Its data, its
+name, serial and addresses stay, and `image start` serves it again."""
+
+_RESIZE = """Makes an image larger while it is served; it is never made smaller. Initiators see the new size after a
+rescan (`iscsiadm -m session -R`), without a new login. One that was cut short is finished by running it again."""
+
 
 def add(commands: Commands) -> None:
     """The group's commands."""
-    create = leaf(commands, "create", _create, "make an RBD image and serve it", waits=True, check=_wrong_paths)
+    create = leaf(commands, "create", _create, "make an RBD image and serve it", waits=MINUTE, check=_wrong_paths)
     image_argument(create)
     create.add_argument("--size", required=True, type=typed(parse_size), help="bytes, or like 10G, 1.5T")
     _path_arguments(create)
     adopt = leaf(
-        commands, "adopt", _adopt, "serve an RBD image that is there, as it is", waits=True, check=_wrong_paths
+        commands, "adopt", _adopt, "serve an RBD image that is there, as it is", waits=MINUTE, check=_wrong_paths
     )
     image_argument(adopt)
     _path_arguments(adopt)
@@ -36,12 +44,33 @@ def add(commands: Commands) -> None:
     leaf(commands, "list", _list, "every image")
     image_argument(leaf(commands, "show", _show, "one image with its paths"))
     purpose = "stop serving an image; its data goes to RBD's trash"
-    delete = leaf(commands, "delete", _delete, purpose, waits=True, description=_DELETE)
+    delete = leaf(commands, "delete", _delete, purpose, waits=MINUTE, description=_DELETE)
     image_argument(delete)
     delete.add_argument("--keep", action="store_true", help="leave the RBD image where it is")
-    move = leaf(commands, "move", _move, "have another node serve an image", waits=True)
+    move = leaf(commands, "move", _move, "have another node serve an image", waits=MINUTE)
     image_argument(move)
     move.add_argument("--to", type=typed(Label), metavar="NODE", help="default: the best other node")
+    _add_placing(commands)
+    purpose = "have no node serve an image, until `image start`"
+    image_argument(leaf(commands, "stop", _stop, purpose, waits=MINUTE, description=_STOP))
+    image_argument(leaf(commands, "start", _start, "have a stopped image served again", waits=MINUTE))
+    resize = leaf(commands, "resize", _resize, "make an image larger", waits=MINUTE, description=_RESIZE)
+    image_argument(resize)
+    resize.add_argument("--size", required=True, type=typed(parse_size), help="bytes, or like 10G, 1.5T")
+
+
+def _add_placing(commands: Commands) -> None:
+    pin = leaf(commands, "pin", _pin, "keep an image at a node while that one can serve it", waits=MINUTE)
+    image_argument(pin)
+    node_argument(pin)
+    image_argument(leaf(commands, "unpin", _unpin, "let placement decide where an image is"))
+    keep_away = leaf(commands, "keep-away", _keep_away, "name the nodes that never serve an image", waits=MINUTE)
+    keep_away.set_defaults(check=_wrong_nodes)
+    image_argument(keep_away)
+    nodes_argument(keep_away)
+    keep_away.add_argument("--clear", action="store_true", help="no node is kept away from any more")
+    rebalance = leaf(commands, "rebalance", _rebalance, "spread the images evenly now", waits=300)
+    rebalance.add_argument("--dry-run", action="store_true", help="only tell which images would move, and why")
 
 
 def _path_arguments(command: argparse.ArgumentParser) -> None:
@@ -69,6 +98,12 @@ def _identity_arguments(adopt: argparse.ArgumentParser) -> None:
         metavar="TAG=ADDRESS",
         help="a path it had elsewhere; all of them, with tags 1 to N",
     )
+
+
+def _wrong_nodes(found: argparse.Namespace) -> str | None:
+    if found.clear and found.nodes:
+        return "--clear names no node"
+    return None if found.clear or found.nodes else "name the nodes, or --clear"
 
 
 def _wrong_paths(found: argparse.Namespace) -> str | None:
@@ -122,6 +157,63 @@ def _move(session: Session, arguments: argparse.Namespace) -> Answer:
     if arguments.wait:
         return _answer(images.await_serving(session.store, arguments.image, session.patience, by=to))
     return _answer(look(session.store).image(arguments.image))
+
+
+def _pin(session: Session, arguments: argparse.Namespace) -> Answer:
+    changed = _told(session, placing.pin(session.store, session.ceph, arguments.image, arguments.node))
+    view = session.store.view()
+    if arguments.wait and why_not(view, changed.spec, arguments.node) is None and not changed.spec.stopped:
+        return _answer(images.await_serving(session.store, arguments.image, session.patience, by=arguments.node))
+    return _show(session, arguments)
+
+
+def _unpin(session: Session, arguments: argparse.Namespace) -> Answer:
+    _told(session, placing.unpin(session.store, session.ceph, arguments.image))
+    return _show(session, arguments)
+
+
+def _keep_away(session: Session, arguments: argparse.Namespace) -> Answer:
+    changed = _told(session, placing.keep_away(session.store, session.ceph, arguments.image, tuple(arguments.nodes)))
+    if arguments.wait and not changed.spec.stopped:
+        placing.await_away(session.store, changed.spec, session.patience)
+        return _served(session, arguments)
+    return _show(session, arguments)
+
+
+def _rebalance(session: Session, arguments: argparse.Namespace) -> Answer:
+    if arguments.dry_run:
+        moves = balancing.moves(session.store)
+    else:
+        moves = balancing.rebalance(session.store, session.patience)
+    rows = [(move.image, str(move.source), str(move.target), move.reason) for move in moves]
+    headings = ("image", "from", "to", "reason")
+    text = output.table([word.upper() for word in headings], rows) if rows else "the images are spread evenly"
+    return Answer(text, [dict(zip(headings, row, strict=True)) for row in rows])
+
+
+def _stop(session: Session, arguments: argparse.Namespace) -> Answer:
+    changed = _told(session, placing.stop(session.store, session.ceph, arguments.image))
+    if arguments.wait:
+        placing.await_released(session.store, changed.spec, session.patience)
+    return _show(session, arguments)
+
+
+def _start(session: Session, arguments: argparse.Namespace) -> Answer:
+    _told(session, placing.start(session.store, session.ceph, arguments.image))
+    return _served(session, arguments)
+
+
+def _resize(session: Session, arguments: argparse.Namespace) -> Answer:
+    changed = _told(session, resizing.grow(session.store, session.ceph, arguments.image, arguments.size))
+    if arguments.wait:
+        await_applied(session.store, changed, session.patience)
+    return _show(session, arguments)
+
+
+def _told(session: Session, changed: Changed) -> Changed:
+    if changed.warning:
+        session.warn(changed.warning)
+    return changed
 
 
 def _wish(arguments: argparse.Namespace, identity: IdentityWish) -> Wish:

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.actions import initiators
 from gateway.actions.ceph import Ceph
 from gateway.actions.changing import Changed, await_applied
-from gateway.cli.parsers import Commands, image_argument, leaf, typed
+from gateway.cli.parsers import MINUTE, Commands, image_argument, leaf, typed
 from gateway.cli.session import Answer, Session
 from gateway.model import ImageName, Iqn
 from gateway.store.cluster import ClusterStore
@@ -17,8 +17,8 @@ from gateway.store.cluster import ClusterStore
 
 def add(commands: Commands) -> None:
     """The group's commands."""
-    allow = leaf(commands, "allow", _allow, "let an initiator log in", waits=True)
-    deny = leaf(commands, "deny", _deny, "let it log in no more, end its sessions", waits=True)
+    allow = leaf(commands, "allow", _allow, "let an initiator log in", waits=MINUTE)
+    deny = leaf(commands, "deny", _deny, "let it log in no more, end its sessions", waits=MINUTE)
     for command in (allow, deny):
         image_argument(command)
         command.add_argument("iqn", type=typed(Iqn), metavar="IQN", help="the initiator's name")

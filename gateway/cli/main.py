@@ -92,7 +92,7 @@ def open_session(chosen: Namespace, progress: ProgressLine) -> Iterator[Session]
     patience = Patience(chosen.timeout if getattr(chosen, "wait", False) else 0.0, progress.show)
     store = ClusterStore(client, settings.etcd.prefix)
     try:
-        yield Session(store, ceph, patience, lambda text: print(f"rbdgate: {text}", file=sys.stderr))
+        yield Session(store, ceph, patience, settings.node, lambda text: print(f"rbdgate: {text}", file=sys.stderr))
     finally:
         ceph.close()
         client.close()

@@ -25,6 +25,9 @@ EPILOG = """exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 accepted 
 With --json a command prints one JSON document on standard output; if it fails, that is
 {"error": {"kind": ..., "message": ...}}, and the message is on standard error as well."""
 
+MINUTE = 60
+"""How long most commands wait by default, in seconds."""
+
 
 class WrongUsage(Exception):
     """How a command should have been written, and what was wrong with it."""
@@ -61,11 +64,11 @@ def leaf(
     run: Run,
     purpose: str,
     *,
-    waits: bool = False,
+    waits: float = 0,
     description: str = "",
     check: Check | None = None,
 ) -> argparse.ArgumentParser:
-    """One command, run by `run`; with `waits` it looks on until its wish is reached, and has the options for that.
+    """One command, run by `run`; with `waits` (seconds) it looks on until its wish is reached, for so long by default.
 
     `check` says what is wrong with options that do not go together.
     """
@@ -75,7 +78,7 @@ def leaf(
 
 
 def furnish(
-    parser: argparse.ArgumentParser, run: Run, purpose: str, *, waits: bool = False, check: Check | None = None
+    parser: argparse.ArgumentParser, run: Run, purpose: str, *, waits: float = 0, check: Check | None = None
 ) -> None:
     """Make a parser one of a command: what runs it, and the options that every command has."""
     _describe(parser, purpose)
@@ -84,9 +87,9 @@ def furnish(
         parser.add_argument(
             "--timeout",
             type=typed(parse_seconds),
-            default=60.0,
+            default=float(waits),
             metavar="SECONDS",
-            help="how long to wait; default: 60",
+            help=f"how long to wait; default: {waits:g}",
         )
         wait = parser.add_mutually_exclusive_group()
         wait.add_argument(
@@ -109,6 +112,11 @@ def image_argument(command: argparse.ArgumentParser) -> None:
 def node_argument(command: argparse.ArgumentParser) -> None:
     """Let the command name a node."""
     command.add_argument("node", type=typed(Label), metavar="NODE", help="the node's name")
+
+
+def nodes_argument(command: argparse.ArgumentParser) -> None:
+    """Let the command name any number of nodes."""
+    command.add_argument("nodes", type=typed(Label), nargs="*", metavar="NODE", help="the nodes' names")
 
 
 def typed(parse: Callable[[str], T]) -> Callable[[str], T]:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:  # what a command does not need is not loaded for it
     from gateway.actions.ceph import Ceph
     from gateway.actions.waiting import Patience
+    from gateway.model import Label
     from gateway.store.cluster import ClusterStore
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a command works with; `warn` takes a sentence for standard error."""
+    """What a command works with; `node` is this node's name, `warn` takes a sentence for standard error."""
 
     store: ClusterStore
     ceph: Ceph
     patience: Patience
+    node: Label
     warn: Callable[[str], None]
 
 

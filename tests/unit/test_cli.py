@@ -22,7 +22,7 @@ from gateway.cli.output import ProgressLine, report_error
 from gateway.cli.session import Session
 from gateway.cli.values import parse_named_address, parse_size, parse_tagged_address, show_size
 from gateway.errors import BadInput
-from gateway.model import ImageName
+from gateway.model import ImageName, Label
 from gateway.store.values import Put
 from tests.fakes.ceph import FakeImage
 from tests.fakes.operation import Operation, operation
@@ -58,7 +58,7 @@ class Terminal:
     @contextmanager
     def _open(self, chosen: Namespace, progress: ProgressLine) -> Iterator[Session]:
         timeout = chosen.timeout if getattr(chosen, "wait", False) else 0.0
-        yield Session(self.made.store, self.made.ceph, self.made.patience(timeout), print)
+        yield Session(self.made.store, self.made.ceph, self.made.patience(timeout), Label("gw9"), print)
 
 
 @pytest.fixture
