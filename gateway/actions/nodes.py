@@ -18,7 +18,7 @@ from gateway.actions.changing import ATTEMPTS
 from gateway.actions.waiting import Patience, Pending
 from gateway.errors import BadInput, Conflict, NotFound, RbdgateError, Refused
 from gateway.model import ClusterView, FenceIntent, HolderRecord, ImageSpec, Label, NodeRecord, NodeState
-from gateway.placement import Placement, why_not
+from gateway.placement import Placement, candidates, why_not
 from gateway.store.cluster import ClusterStore
 
 NAMED = 5
@@ -69,17 +69,27 @@ def weigh(store: ClusterStore, node: Label, weight: int) -> None:
 
 
 def await_empty(store: ClusterStore, node: Label, patience: Patience) -> None:
-    """Look on until the node holds no image; NotReached says what is left and why no other node takes it."""
+    """Look on until the node holds no image; NotReached says what is left and why no other node takes it.
+
+    An image that it was seen to hold and that another node can take is waited for until one has: whoever drains the
+    next node at once must not leave it with nobody.
+    """
+    given: set[str] = set()
 
     def empty() -> Literal[True] | Pending:
         view = store.view()
         left = [uid for uid, claim in view.claims.items() if claim.node == node]
-        if not left:
-            return True
-        specs = [spec for spec in map(view.spec_of, left) if spec is not None]
-        return Pending(f"{node} still holds {_holding(view, node, specs, len(left))}")
+        if left:
+            given.update(left)
+            return Pending(f"{node} still holds {_holding(view, node, _specs(view, left), len(left))}")
+        between = [spec for spec in _specs(view, given - set(view.claims)) if candidates(view, spec)]
+        return Pending(f"nobody has taken {listed(between)} yet") if between else True
 
     patience.until(empty)
+
+
+def _specs(view: ClusterView, uids: Iterable[str]) -> list[ImageSpec]:
+    return [spec for spec in map(view.spec_of, uids) if spec is not None and not (spec.deleting or spec.stopped)]
 
 
 def remove(store: ClusterStore, ceph: Ceph, node: Label, by: Label, *, force: bool) -> Removed:

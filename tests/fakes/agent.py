@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
 from gateway.errors import Conflict
 from gateway.model import ClusterView, HolderRecord, ImageSpec, Instance, Label, LiveNode
-from gateway.placement import candidates, should_leave
+from gateway.placement import MOVES_AT_ONCE, Lately, Placement, candidates, should_leave
 from gateway.report import ImageReport, NodeReport, PathReport
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
@@ -33,14 +34,21 @@ class FakeAgent:
             spec = view.spec_of(uid)
             if claim.lease == self.lease and spec and should_leave(view, spec, self.node) and not self.stuck:
                 self.store.release(uid, claim.token, self.store.records_of(uid))
+        self._relocate(self.store.view())
         view = self.store.view()
         for spec in view.images.values():
             self._take(view, spec)
         self._report(self.store.view())
 
+    def _relocate(self, view: ClusterView) -> None:
+        """Ask for what placement wants of this node's images; nobody is settled, so nothing is evened out."""
+        for each in islice(Placement(view).relocations(Lately()), max(0, MOVES_AT_ONCE - len(view.moves))):
+            if each.source == self.node:
+                self.store.start_move(each.uid, view.claims[each.uid].token, each.target, each.reason)
+
     def _take(self, view: ClusterView, spec: ImageSpec) -> None:
         order = candidates(view, spec)
-        if spec.uid in view.claims or spec.deleting or not order or order[0].node != self.node:
+        if spec.uid in view.claims or spec.deleting or spec.stopped or not order or order[0].node != self.node:
             return
         try:
             claim = self.store.claim(spec, view.revisions[spec.name], self.node, self.lease)
