@@ -149,6 +149,7 @@ class Cycle:
             self._say(f"serving what is held while the tenure runs: {self._unread}")
             return None
         else:
+            self._narrator.turns(view, self._membership.tenure.lease)
             situation = Situation(
                 view=view,
                 kernel=kernel,
@@ -321,7 +322,7 @@ class Cycle:
         report = node_report(self._node, self._version, seen)
         if self._membership.tenure.runs(self._clock()):
             now_busy = busy | self._workers.busy()  # both: what is at work now was not seen, what was then is half seen
-            self._narrator.see(Look(seen.view, report, seen.lease, now_busy, self._workers.error))
+            self._narrator.see(Look(seen.view, report, now_busy, self._workers.error))
         value = (self._membership.tenure.lease, report.to_json())
         if value != self._published:
             try:

@@ -30,14 +30,13 @@ REASONS = 5
 
 @dataclass(frozen=True)
 class Look:
-    """What one turn of a member whose tenure runs has seen; `busy` images were in the making meanwhile.
+    """How one turn of a member has found its images; those that are `busy` were in the making meanwhile.
 
     `error` tells why an image's last work failed, None if it did not.
     """
 
     view: ClusterView
     report: NodeReport
-    lease: int
     busy: AbstractSet[str]
     error: Callable[[str], str | None]
 
@@ -46,7 +45,6 @@ class Look:
 class _Seen:
     """What the last look saw of this node's images."""
 
-    held: Mapping[str, int] = field(default_factory=dict)
     exported: Mapping[str, int] = field(default_factory=dict)
     paths: Mapping[str, tuple[PathReport, ...]] = field(default_factory=dict)
 
@@ -69,7 +67,9 @@ class Narrator:
         self._lease: int | None = None
         self._away = ""
         self._live: frozenset[Label] = frozenset()
+        self._held: dict[str, int] = {}
         self._seen = _Seen()
+        self._fresh = False
         self._takeovers: dict[str, Takeover] = {}
         self._released: set[str] = set()
         self._failing: dict[str, set[str]] = {}
@@ -103,17 +103,25 @@ class Narrator:
             if self._away or (self._lease is None and not self._adopted):
                 return
             self._away = reason
-            done = "withdraws everything" if left else "nothing is served here any more"
-            self._tell(Event(Kind.NODE, f"may not serve: {done}", reason, node=str(self._node)))
-            self._seen, self._takeovers = _Seen(held=self._seen.held), {}
+            text = "may not serve now" if left else "may not serve now, and nothing is left here that did"
+            self._tell(Event(Kind.NODE, text, reason, node=str(self._node)))
+            self._seen, self._takeovers = _Seen(), {}
+
+    def turns(self, view: ClusterView, lease: int) -> None:
+        """Tell what has changed in the cluster; call it before the turn's steps are taken, so that order is kept."""
+        with self._lock:
+            self._names |= {spec.uid: str(name) for name, spec in view.images.items()}
+            self._fresh = self._see_membership(lease)
+            self._see_others(view)
+            held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == lease}
+            if not self._fresh:
+                self._see_claims(held)
+            self._held = held
 
     def see(self, look: Look) -> None:
-        """Tell what has changed since the last look."""
+        """Tell how the images held here have changed since the last look."""
         with self._lock:
-            self._names |= {spec.uid: str(name) for name, spec in look.view.images.items()}
-            first = self._see_membership(look)
-            self._see_others(look)
-            self._see_images(look, first=first)
+            self._see_images(look)
             self._see_failures(look)
             self._see_obstacle(look.report.obstacle)
 
@@ -155,10 +163,10 @@ class Narrator:
         """The narrator's clock, in seconds."""
         return self._clock()
 
-    def _see_membership(self, look: Look) -> bool:
-        """Tell how this node came to its present lease; True if what it holds by now was not told by this agent."""
-        node, trace = str(self._node), f"lease {look.lease:x}"
-        new, first = look.lease != self._lease, self._lease is None
+    def _see_membership(self, lease: int) -> bool:
+        """Tell how this node came to its present lease; True if what it holds now was its former agent's to tell."""
+        node, trace = str(self._node), f"lease {lease:x}"
+        new, first = lease != self._lease, self._lease is None
         adopted = first and self._adopted and not self._away
         if adopted:
             why = f"a new agent, version {self._version}, runs here"
@@ -166,49 +174,49 @@ class Narrator:
         elif new:
             why = f"before: {self._away}" if self._away else f"its agent, version {self._version}, started"
             self._tell(Event(Kind.NODE, "joined", why, node=node, trace=trace))
-            self._seen, self._takeovers = _Seen(), {}
+            self._held, self._seen, self._takeovers = {}, _Seen(), {}
         elif self._away:
             self._tell(Event(Kind.NODE, "may serve again", node=node, trace=trace))
-        self._lease, self._away = look.lease, ""
+        self._lease, self._away = lease, ""
         return adopted
 
-    def _see_others(self, look: Look) -> None:
+    def _see_others(self, view: ClusterView) -> None:
         """Of the nodes that are left, the first by name tells who is gone."""
-        live = frozenset(look.view.live)
-        if live and min(live) == self._node:
+        live = frozenset(view.live)
+        if self._node not in live:
+            return
+        if min(live) == self._node:
             for gone in sorted(self._live - live):
                 why = "its lease ran out or was given back: the agent, the machine or its way to etcd is down"
                 self._tell(Event(Kind.NODE, "is not live any more", why, node=str(gone)))
         self._live = live
 
-    def _see_images(self, look: Look, *, first: bool) -> None:
-        held = {uid: claim.token for uid, claim in look.view.claims.items() if claim.lease == look.lease}
+    def _see_images(self, look: Look) -> None:
         reports = {image.uid: image for image in look.report.images}
-        if not first:
-            self._see_claims(held)
         exported, paths = {}, {}
-        for uid, token in held.items():
+        for uid, token in self._held.items():
             image, was = reports.get(uid), self._seen.exported.get(uid) == token
             if image is None or uid in look.busy:  # half done: as it was
                 if was:
                     exported[uid], paths[uid] = token, self._seen.paths.get(uid, ())
                 continue
-            if not first:
+            if not self._fresh:
                 self._see_export(look.view.spec_of(uid), image, was=was)
             if image.exported:
                 exported[uid], paths[uid] = token, image.paths
-        self._seen = _Seen(held, exported, paths)
-        self._takeovers = {uid: each for uid, each in self._takeovers.items() if uid in held or uid in look.busy}
-        self._released &= set(held) | look.busy
+        self._seen = _Seen(exported, paths)
 
     def _see_claims(self, held: Mapping[str, int]) -> None:
         for uid, token in held.items():
-            if self._seen.held.get(uid) != token:
+            if self._held.get(uid) != token:
                 reason = self._takeovers[uid].reason if uid in self._takeovers else ""
                 self._tell(self._of(uid, Kind.IMAGE, "claimed", reason, trace=trace_of(token)))
-        for uid in set(self._seen.held) - set(held) - self._released:
-            why = "the claim is gone though the lease runs: somebody deleted it"
-            self._tell(self._of(uid, Kind.FAULT, "lost it", why, trace=trace_of(self._seen.held[uid])))
+        for uid in set(self._held) - set(held):
+            self._takeovers.pop(uid, None)
+            if uid not in self._released:
+                why = "its claim is gone: the lease has ended, or somebody deleted it"
+                self._tell(self._of(uid, Kind.FAULT, "lost it", why, trace=trace_of(self._held[uid])))
+            self._released.discard(uid)
 
     def _see_export(self, spec: ImageSpec | None, image: ImageReport, *, was: bool) -> None:
         takeover, trace = self._takeovers.get(image.uid), trace_of(image.token)
@@ -260,7 +268,7 @@ class Narrator:
             self._tell(self._of(uid, Kind.FENCE, text, why, trace=trace_of(token), node=node))
 
     def _trace(self, uid: str) -> str:
-        token = self._seen.held.get(uid)
+        token = self._held.get(uid)
         return trace_of(token) if token is not None else ""
 
     def _of(
