@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway import steps as words
-from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable, Stuck, TenureOver, Unavailable
+from gateway.errors import (
+    FenceUnconfirmed,
+    KernelRefused,
+    RequestsGivenUp,
+    StorageUnavailable,
+    Stuck,
+    TenureOver,
+    Unavailable,
+)
 from gateway.images.holder import Holder
 from gateway.model import (
     Address,
@@ -102,6 +110,8 @@ class Hands:
     storage: Storage | None
     kernel: KernelDoor
     permit: Callable[[str, int], bool]
+    complete: Callable[[Instance], bool] = lambda _: True
+    """Whether every request of that kernel client of this node's was answered; unknown is no."""
     fenced: Callable[[tuple[FenceIntent, ...]], None] = lambda _: None
     """Hears whom a takeover has fenced, once that was confirmed."""
 
@@ -147,6 +157,8 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one 
             _refresh_hold(step, hands)
         case words.Release():
             _release(step, hands)
+        case words.ForsakeHold():
+            _forsake_hold(step, hands)
         case words.RequestMove():
             store.start_move(step.spec.uid, step.token, step.to, step.why)
         case words.FinishMove():
@@ -255,6 +267,25 @@ def _refresh_hold(step: words.RefreshHold, hands: Hands) -> None:
 
 def _release(step: words.Release, hands: Hands) -> None:
     spec, token = step.spec, step.token
-    _storage(hands).release(spec, token)
     own = tuple(r for r in hands.store.records_of(spec.uid) if r.token == token and r.node == hands.node)
+    _expect_complete(spec, own, hands)
+    _storage(hands).release(spec, token)
     hands.store.release(spec.uid, token, own)
+
+
+def _forsake_hold(step: words.ForsakeHold, hands: Hands) -> None:
+    """The header before the records: dying in between leaves records, by which the next turn finds its way here."""
+    _expect_complete(step.spec, step.records, hands)
+    for token in sorted({record.token for record in step.records}):
+        _storage(hands).release(step.spec, token)
+    hands.store.drop_records(step.spec.uid, step.records)
+
+
+def _expect_complete(spec: ImageSpec, own: tuple[HolderRecord, ...], hands: Hands) -> None:
+    """Nothing is let go as clean that an OSD may still write: asked after the unmap, when no request can begin."""
+    for record in own:
+        if record.kind == "krbd" and not hands.complete(record.instance):
+            raise RequestsGivenUp(
+                f"image {spec.name}: this node's kernel (client {record.instance}) gave a request up, or may have, that"
+                " an OSD could still carry out: the image is not released but left to be fenced"
+            )

@@ -85,8 +85,16 @@ class Blocklisted(RbdgateError):
     """This client's own instance is on the blocklist: everything it holds must be withdrawn."""
 
 
+class RequestsGivenUp(RbdgateError):
+    """The kernel gave a request up that an OSD may still carry out: its client must be fenced, never released."""
+
+
 class Inconsistent(RbdgateError):
     """What was read back is not what was written, or is damaged."""
+
+
+class Sealed(RbdgateError):
+    """A secret cannot be sealed or opened on this node: it has no key, another key, or the value is damaged."""
 
 
 class KernelRefused(RbdgateError):

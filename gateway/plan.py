@@ -27,6 +27,7 @@ from gateway.steps import (
     DropFences,
     DropRecords,
     FinishMove,
+    ForsakeHold,
     Map,
     MapAnchor,
     MarkServed,
@@ -215,7 +216,8 @@ class _Planner:
             steps = self._withdraw(spec)
             if steps:
                 self.reasons[spec.uid] = "this node does not hold the image (any more)"
-            self.images[spec.uid] = steps + self._claim(spec)
+            forsaken = () if steps else self._forsake(spec)  # only what was read back as empty is let go
+            self.images[spec.uid] = forsaken or (*steps, *self._claim(spec))
             return
         leave = self.placement.should_leave(spec, self.me.name)
         if leave is not None:
@@ -324,6 +326,22 @@ class _Planner:
         if targets or self.kernel.devices_of(spec.uid):
             steps.append(Teardown(spec.uid, frozenset(t.iqn for t in targets)))
         return (*steps, *(Unmap(m.number) for m in mappings))
+
+    def _forsake(self, spec: ImageSpec) -> tuple[Step, ...]:
+        """Let go of what a claim that is lost left on record of this node's living clients, now that nothing is here.
+
+        Records of its former clients stay: whoever takes the image fences those.
+        """
+        alive = {self.anchor.instance if self.anchor else None, self.me.rados}
+        left = tuple(
+            record
+            for record in self.view.records
+            if record.image_uid == spec.uid and record.node == self.me.name and record.instance in alive
+        )
+        if not left or self.me.rados is None:
+            return ()
+        self.reasons[spec.uid] = "this node's claim was lost, and nothing of the image is left here"
+        return (ForsakeHold(spec, left),)
 
     def _claim(self, spec: ImageSpec) -> tuple[Step, ...]:
         if (

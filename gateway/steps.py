@@ -158,6 +158,18 @@ class Release:
 
 
 @dataclass(frozen=True)
+class ForsakeHold:
+    """Let go of an image whose claim was lost under a live lease: header first, then these records of this node's.
+
+    Only when nothing of the image was left in the kernel at this turn's look: without it a taker would wait for ever,
+    for it fences no live node.
+    """
+
+    spec: ImageSpec
+    records: tuple[HolderRecord, ...]
+
+
+@dataclass(frozen=True)
 class RequestMove:
     """Write down that the image, which this node holds under that claim, is to be held by another node, and why."""
 
@@ -207,6 +219,7 @@ Step = (
     | SetInitiators
     | RefreshHold
     | Release
+    | ForsakeHold
     | RequestMove
     | FinishMove
     | DropRecords
