@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
+from gateway.credentials import SealedCredentials, Unreadable
 from gateway.errors import BadInput
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -375,6 +376,8 @@ class LiveNode:
     answered: int = 0
     """A revision of etcd that this node had read before it asked Ceph something that was answered. Written when another
     node has an obstacle: whoever said at an older revision that Ceph does not answer knows by it that Ceph does."""
+    key_id: str = ""
+    """Which key it can open sealed secrets with; empty if it has none."""
     revision: int = field(default=0, compare=False)
     """Where this word was written; 0 while it is not."""
 
@@ -442,6 +445,14 @@ class ClusterView:
     """The groups of initiators, by name."""
     served: frozenset[Address] = frozenset()
     """The portal addresses that a gateway has served before: they are known to be ours, and not probed again."""
+    broken_groups: Mapping[Label, str] = field(default_factory=dict)
+    """Why a group cannot be read, in words that follow its name: who is in it is unknown, not nobody."""
+    credentials: Mapping[Iqn, SealedCredentials | Unreadable] = field(default_factory=dict)
+    """What an initiator has to prove itself with, wherever it logs in."""
+    discovery: SealedCredentials | Unreadable | None = None
+    """What discovery asks for; None: nothing."""
+    access_revision: int = 0
+    """Where groups or credentials were last changed."""
 
     @cached_property
     def _by_uid(self) -> Mapping[str, ImageSpec]:
@@ -450,6 +461,15 @@ class ClusterView:
     def spec_of(self, uid: str) -> ImageSpec | None:
         """The image of that uid, if its spec is there and readable."""
         return self._by_uid.get(uid)
+
+    def initiators_of(self, spec: ImageSpec) -> tuple[Iqn, ...]:
+        """Who may log in to an image: the spec's own initiators and the members of its groups, each once."""
+        members = (iqn for name in spec.groups for iqn in self.groups.get(name, ()))
+        return tuple(dict.fromkeys((*spec.initiators, *members)))
+
+    def wanted_revision(self, spec: ImageSpec) -> int:
+        """The revision of the last change that matters to the image's export."""
+        return max(self.revisions[spec.name], self.access_revision)
 
     def state_of(self, node: Label) -> NodeState | None:
         """What an operator asked of a node; None of one that never joined, or whose record cannot be read."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import asdict, fields
 
+from gateway.credentials import SealedCredentials
 from gateway.errors import BadInput
 from gateway.model import (
     USUAL_WEIGHT,
@@ -115,6 +116,7 @@ def write_live(live: LiveNode) -> bytes:
         obstacle=live.obstacle,
         macs=list(live.macs),
         answered=live.answered,
+        key_id=live.key_id,
     )
 
 
@@ -132,6 +134,7 @@ def read_live(value: bytes, where: str, *, lease: int, revision: int = 0) -> Liv
             obstacle=form.text("obstacle") if form.has("obstacle") else "",
             macs=form.texts("macs") if form.has("macs") else (),
             answered=form.number("answered") if form.has("answered") else 0,
+            key_id=form.text("key_id") if form.has("key_id") else "",
             revision=revision,
         )
         form.ignore_rest()
@@ -214,6 +217,24 @@ def read_group(value: bytes, where: str) -> tuple[Iqn, ...]:
     """Read a group of initiators."""
     with reading(where, value) as form:
         return tuple(Iqn(text) for text in form.texts("initiators"))
+
+
+def write_credentials(sealed: SealedCredentials) -> bytes:
+    """The form of `initiators/<iqn>` and of `discovery`."""
+    return write_form(
+        user=sealed.user, **_said(mutual_user=sealed.mutual_user), key_id=sealed.key_id, sealed=sealed.sealed
+    )
+
+
+def read_credentials(value: bytes, where: str) -> SealedCredentials:
+    """Read sealed credentials."""
+    with reading(where, value) as form:
+        return SealedCredentials(
+            user=form.text("user"),
+            mutual_user=form.text("mutual_user") if form.has("mutual_user") else "",
+            key_id=form.text("key_id"),
+            sealed=form.text("sealed"),
+        )
 
 
 def write_connections(connections: tuple[Connection, ...]) -> bytes:

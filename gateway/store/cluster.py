@@ -24,8 +24,8 @@ from gateway.model import (
     parse_address,
 )
 from gateway.store import view
+from gateway.store.access import AccessStore
 from gateway.store.guarded import Outcome
-from gateway.store.holding import HoldingStore
 from gateway.store.keys import NODES, UNIQUE
 from gateway.store.values import Absent, Compare, Delete, ModRevisionIs, Put, ValueIs
 
@@ -36,7 +36,7 @@ BATCH = 100
 """Writes in one transaction of many alike; etcd takes 128 operations."""
 
 
-class ClusterStore(HoldingStore):
+class ClusterStore(AccessStore):
     """A cluster's whole state under one prefix; errors as the client's, plus each act's own."""
 
     def view(self) -> ClusterView:

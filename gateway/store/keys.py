@@ -5,6 +5,9 @@ images/<pool>/[<namespace>/]<name>  one image's spec
 unique/iqn|naa|address|uid/<value>  who uses a value that must be unique: the image's name as text
 nodes/<node>                        what an operator asked of a node
 groups/<name>                       a group of initiators
+initiators/<iqn>                    what an initiator proves itself with, its secrets sealed
+discovery                           what discovery asks for, sealed as well
+access                              written with each change of a group or of credentials
 served/<address>                    a portal address that a gateway has served before
 live/<node>      (leased)           the node's agent, with its client instances and networks
 status/<node>    (leased)           the agent's report
@@ -34,6 +37,7 @@ DEFAULT_PREFIX = "/rbdgate/default/"
 IMAGES, NODES, LIVE, STATUS = "images/", "nodes/", "live/", "status/"
 CLAIMS, RECORDS, MOVES, FENCES, UNIQUE = "claims/", "records/", "moves/", "fences/", "unique/"
 CONNECTIONS, GROUPS, SERVED = "connections/", "groups/", "served/"
+INITIATORS = "initiators/"
 EVENTS = ".events"
 """What the name of the prefix of a cluster's events ends in."""
 
@@ -115,6 +119,20 @@ class Keys:
     def group(self, name: Label) -> str:
         """A group of initiators."""
         return f"{self.prefix}{GROUPS}{name}"
+
+    def initiator(self, iqn: Iqn) -> str:
+        """What an initiator proves itself with."""
+        return f"{self.prefix}{INITIATORS}{iqn}"
+
+    @property
+    def discovery(self) -> str:
+        """What discovery asks for."""
+        return f"{self.prefix}discovery"
+
+    @property
+    def access(self) -> str:
+        """Its mod revision is where groups or credentials were last changed; it says nothing else."""
+        return f"{self.prefix}access"
 
     def served(self, address: Address) -> str:
         """That a portal address was served before."""

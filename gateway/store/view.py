@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway import schema
+from gateway.credentials import SealedCredentials, Unreadable
 from gateway.errors import BadInput, Inconsistent, NewerSchema, NotFound
 from gateway.model import (
     Address,
@@ -35,6 +36,7 @@ from gateway.store.keys import (
     FENCES,
     GROUPS,
     IMAGES,
+    INITIATORS,
     LIVE,
     MOVES,
     NODES,
@@ -65,6 +67,7 @@ def view_of(snapshot: Snapshot, keys: Keys) -> ClusterView:
     gathered.refuse_twins()
     for part, item in _under(snapshot, keys, RECORDS):
         gathered.add_record(part, item)
+    groups, broken_groups = _groups(snapshot, keys)
     return ClusterView(
         revision=snapshot.revision,
         settings=settings,
@@ -77,7 +80,11 @@ def view_of(snapshot: Snapshot, keys: Keys) -> ClusterView:
         records=tuple(gathered.records),
         moves=_moves(snapshot, keys),
         fences=fences(snapshot, keys),
-        groups=_groups(snapshot, keys),
+        groups=groups,
+        broken_groups=broken_groups,
+        credentials=_credentials(snapshot, keys),
+        discovery=_sealed(items[keys.discovery]) if keys.discovery in items else None,
+        access_revision=items[keys.access].mod_revision if keys.access in items else 0,
         served=_served(snapshot, keys),
     )
 
@@ -237,14 +244,36 @@ def _moves(snapshot: Snapshot, keys: Keys) -> dict[str, Move]:
     return found
 
 
-def _groups(snapshot: Snapshot, keys: Keys) -> dict[Label, tuple[Iqn, ...]]:
-    found = {}
+def _groups(snapshot: Snapshot, keys: Keys) -> tuple[dict[Label, tuple[Iqn, ...]], dict[Label, str]]:
+    """The groups that can be read, and why the others cannot: who is in those is unknown, not nobody."""
+    found, broken = {}, {}
     for part, item in _under(snapshot, keys, GROUPS):
         try:
-            found[Label(part)] = schema.read_group(item.value, item.key)
+            name = Label(part)
         except BadInput:
-            continue
+            continue  # no image can name it
+        try:
+            found[name] = schema.read_group(item.value, item.key)
+        except BadInput as error:
+            broken[name] = f"cannot be read: {error}"
+    return found, broken
+
+
+def _credentials(snapshot: Snapshot, keys: Keys) -> dict[Iqn, SealedCredentials | Unreadable]:
+    found = {}
+    for part, item in _under(snapshot, keys, INITIATORS):
+        try:
+            found[Iqn(part)] = _sealed(item)
+        except BadInput:
+            continue  # no image can name it
     return found
+
+
+def _sealed(item: KeyValue) -> SealedCredentials | Unreadable:
+    try:
+        return schema.read_credentials(item.value, item.key)
+    except BadInput as error:
+        return Unreadable(f"cannot be read: {error}")
 
 
 def _served(snapshot: Snapshot, keys: Keys) -> frozenset[Address]:
