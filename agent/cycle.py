@@ -321,8 +321,7 @@ class Cycle:
         )
         report = node_report(self._node, self._version, seen)
         if self._membership.tenure.runs(self._clock()):
-            now_busy = busy | self._workers.busy()  # both: what is at work now was not seen, what was then is half seen
-            self._narrator.see(Look(seen.view, report, now_busy, self._workers.error))
+            self._narrator.see(Look(seen.view, report, busy, self._workers.busy(), self._workers.error))
         value = (self._membership.tenure.lease, report.to_json())
         if value != self._published:
             try:

@@ -30,14 +30,16 @@ REASONS = 5
 
 @dataclass(frozen=True)
 class Look:
-    """How one turn of a member has found its images; those that are `busy` were in the making meanwhile.
+    """How one turn of a member has found its images.
 
-    `error` tells why an image's last work failed, None if it did not.
+    Those that were `busy` when it began are half seen; those `at_work` since then have no last error yet. `error` tells
+    why an image's last work failed, None if it did not.
     """
 
     view: ClusterView
     report: NodeReport
     busy: AbstractSet[str]
+    at_work: AbstractSet[str]
     error: Callable[[str], str | None]
 
 
@@ -196,7 +198,7 @@ class Narrator:
         exported, paths = {}, {}
         for uid, token in self._held.items():
             image, was = reports.get(uid), self._seen.exported.get(uid) == token
-            if image is None or uid in look.busy:  # half done: as it was
+            if image is None or uid in look.busy:  # as it was
                 if was:
                     exported[uid], paths[uid] = token, self._seen.paths.get(uid, ())
                 continue
@@ -243,7 +245,7 @@ class Narrator:
                 self._tell(self._of(image.uid, Kind.PATH, text, path.reason, trace=trace))
 
     def _see_failures(self, look: Look) -> None:
-        for key in [key for key in self._failing if key not in look.busy and look.error(key) is None]:
+        for key in [key for key in self._failing if key not in look.at_work and look.error(key) is None]:
             del self._failing[key]
             self._tell(self._of(key, Kind.FAULT, "the fault is over"))
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from agent.clock import boottime
 from agent.cycle import Cycle, Turn
 from agent.membership import Membership
+from agent.narrator import Narrator
 from agent.tenure import RuntimeDirectory
 from agent.wakeups import Wake
 from agent.workers import Workers
 from gateway.apply import Openers
 from gateway.errors import Blocklisted, RbdgateError, StorageUnavailable
+from gateway.events import Event
 from gateway.images.holder import Holder
 from gateway.model import ClusterSettings, Connection, ImageSpec, Instance, Label, Network
 from gateway.observed import Interface
@@ -136,6 +138,8 @@ class Member:
         self.guard_sign: float | None = 0.0
         """0: fresh at every look; else as `RuntimeDirectory.guard_sign`."""
         self.link = FakeLink(cluster.pool, name[-1])
+        self.events: list[Event] = []
+        """What the agents of this node told, in order."""
 
     def start(self, timers: Timers | None = None) -> bool:
         """Start an agent; returns whether it took up the lease of the one before."""
@@ -159,6 +163,7 @@ class Member:
             on_change=self.wake.set,
             clock=lambda: self.now,
         )
+        adopted = self.membership.adopt()
         self.cycle = Cycle(
             node=self.name,
             version="1",
@@ -169,8 +174,11 @@ class Member:
             wake=self.wake,
             guard_sign=lambda: boottime() if self.guard_sign == 0.0 else self.guard_sign,
             clock=lambda: boottime() + self.ahead,
+            narrator=Narrator(
+                self.name, "1", self.events.append, adopted=adopted, clock=lambda: boottime() + self.ahead
+            ),
         )
-        return self.membership.adopt()
+        return adopted
 
     def stop(self) -> None:
         """End the agent as `systemctl stop` does."""
