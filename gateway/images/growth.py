@@ -7,8 +7,6 @@ Everybody who has the image open is told through the header, and krbd then asks 
 
 from __future__ import annotations
 
-import errno
-
 import rbd
 
 from gateway.errors import NotFound, OutcomeUnknown, Refused
@@ -33,11 +31,11 @@ def grow_image(connection: CephConnection, name: ImageName, image_id: str, size:
             return
         if now < size:
             try:
-                image.resize(size, allow_shrink=False)  # under the lock: whoever was faster is not undone
-            except rbd.InvalidArgument as error:
-                if abs(error.errno or 0) != errno.EINVAL:
+                image.resize(size, allow_shrink=False)  # librbd looks again, under the lock: nobody faster is undone
+            except rbd.InvalidArgument:
+                now = image.size()
+                if now <= size:
                     raise
             else:
                 return
-            now = image.size()
         raise Refused(f"image {name} has {now} bytes in Ceph, more than {size}; it is not made smaller")

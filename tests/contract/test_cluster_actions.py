@@ -181,6 +181,59 @@ def test_a_dead_holder_is_fenced_before_its_data_goes(desk: Desk, ceph: Ceph) ->
     assert desk.done("image list") == []
 
 
+def test_an_operators_hand_on_images_and_nodes(desk: Desk, connection: CephConnection) -> None:
+    """Grow, pin, stop, start, drain and spread, through the real etcd and Ceph; the copy in the image follows."""
+    name = ImageName.parse("rbd/actions-7")
+    holder = desk.done(f"image create {name} --size 4M")["holder"]
+    other = "gw2" if holder == "gw1" else "gw1"
+    assert desk.done(f"image resize {name} --size 8M")["size"] == 8 << 20
+    assert "it is not made smaller" in desk.refused(f"image resize {name} --size 4M")
+    facts = describe_image(connection, name)
+    assert facts.size == 8 << 20
+    assert desk.done(f"image pin {name} {other}")["holder"] == other
+    copy = read_metadata(header_of(connection, name, facts.image_id), SPEC_KEY)
+    assert copy is not None
+    assert read_image(copy.encode(), "copy") == desk.store.image(name)[0]
+    assert desk.done(f"image stop {name}")["state"] == "stopped"
+    assert desk.done(f"image start {name}")["holder"] == other
+    assert desk.done(f"node drain {other} --reason disks")["images"] == []
+    assert desk.done(f"image show {name}")["holder"] == holder
+    assert f"no node could serve {name}" in desk.refused(f"node maintenance {holder}")
+    assert desk.done(f"node resume {other}")["state"] == "active"
+    assert desk.done(f"node weight {other} 300")["weight"] == 300
+    planned = desk.done("image rebalance --dry-run")
+    assert [(move["image"], move["to"], move["reason"]) for move in planned] == [
+        (str(name), other, f"it is pinned to {other}")
+    ]
+    assert desk.done("image rebalance") == planned
+    assert desk.done(f"image show {name}")["holder"] == other
+    desk.done(f"image delete {name}")
+
+
+def test_a_removed_nodes_clients_write_nothing_more(desk: Desk, ceph: Ceph) -> None:
+    """A dead node's client that still has an image open is fenced before the node is forgotten, and stays on record."""
+    desk.agents.clear()
+    name = ImageName.parse("rbd/actions-8")
+    desk.done(f"image create {name} --size 1M --no-wait")
+    spec, revision = desk.store.image(name)
+    lease, node = desk.client.grant_lease(60).id, Label("gw9")
+    with ceph.connect() as victim, victim.pool("rbd") as ioctx:
+        desk.store.join(LiveNode(node, lease, "boot", "0.1.0", (), (victim.instance,)))
+        token = desk.store.claim(spec, revision, node, lease).token
+        desk.store.add_records(spec.uid, token, (HolderRecord(spec.uid, victim.instance, node, token, "krbd"),))
+        opened = rbd.Image(ioctx, name.name)
+        opened.write(b"x", 0)
+        assert "node gw9 is live" in desk.refused("node remove gw9")
+        desk.client.revoke_lease(lease)
+        assert desk.done("node remove gw9")["fenced"] == 1
+        with pytest.raises(rbd.OSError, match="error writing"):
+            opened.write(b"y", 0)
+        opened.close()
+        view = desk.store.view()
+        assert (node in view.nodes, set(view.fences), view.records) == (False, {victim.instance}, ())
+    desk.done(f"image delete {name}")
+
+
 def test_a_cluster_is_made_once(desk: Desk) -> None:
     """A second init is refused, and an anchor pool that is not there makes no cluster elsewhere."""
     assert "there is a cluster under" in desk.refused(f"cluster init {NETWORKS} --anchor-pool rbd")
