@@ -357,6 +357,10 @@ class HolderRecord:
     mod_revision: int = 0
 
 
+NOT_ANSWERED = "Ceph does not answer it"
+"""The obstacle, word for word, that makes other nodes show whether Ceph answers them (`LiveNode.answered`)."""
+
+
 @dataclass(frozen=True)
 class LiveNode:
     """A node as its own agent last wrote it under its lease."""
