@@ -82,6 +82,17 @@ class FakeEtcd:
                 raise OutcomeUnknown("no answer (but it ran)")
             return result
 
+    @property
+    def revision(self) -> int:
+        """The newest revision."""
+        return self._revision
+
+    def peek(self, key: str) -> KeyValue | None:
+        """One key as it is now, with nothing else happening, leases that ended included."""
+        item = self._keys.get(key)
+        lease = self._leases.get(item.lease) if item is not None else None
+        return None if lease is not None and lease.ends <= self._clock() else item
+
     def grant_lease(self, ttl: int, *, timeout: float | None = None) -> Lease:
         """A new lease, running from now."""
         with self._turn():

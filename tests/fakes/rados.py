@@ -1,0 +1,240 @@
+"""RADOS as fences see it: OSDs that act on the newest map they have *seen*, clients with maps of their own, headers.
+
+`FakeConnection` stands where `CephConnection` does, under the real `CephStorage`, `fence` and header swaps; librbd's
+part (`describe_image`, `header_of`, `break_locks`) is put in its place by `on_fakes`. Each image has two objects on
+OSDs of their own, header and data. What makes fencing hard is modelled on purpose, and on the bad side: an entry of
+the blocklist is no news to an OSD until an operation of a client with that map, or time, brings it there; a client
+learns of a new map only where the real one must.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+from gateway import storage
+from gateway.errors import Blocklisted, Conflict, NotFound, Refused
+from gateway.images.header import HeaderState
+from gateway.images.holder import Holder
+from gateway.images.image import CREATE_FEATURES, ImageFacts
+from gateway.model import ImageName, Instance
+
+EXPIRY = "2099-01-01T00:00:00.000000+0000"
+
+
+@dataclass
+class FakeObject:
+    """An object with the OSD it is on: `epoch` is the newest map that OSD has seen."""
+
+    epoch: int = 1
+
+
+@dataclass
+class FakeImage:
+    """An image: its header with who watches it and has its lock, and one block of data."""
+
+    name: ImageName
+    image_id: str
+    size: int
+    header: FakeObject = field(default_factory=FakeObject)
+    data: FakeObject = field(default_factory=FakeObject)
+    holder: Holder | None = None
+    pr_info: bytes | None = None
+    version: int = 1
+    watchers: set[Instance] = field(default_factory=set)
+    locks: set[Instance] = field(default_factory=set)
+    block: int = 0
+
+
+class FakeRados:
+    """The cluster. `on_fence` hears of each new entry and who asked for it (None: a kernel, by itself)."""
+
+    def __init__(self) -> None:
+        self.images: dict[ImageName, FakeImage] = {}
+        self.listed: dict[Instance, int] = {}
+        """The blocklist, with the map's epoch each entry came with."""
+        self.epoch = 1
+        self.maps: dict[Instance, int] = {}
+        """The newest map each client has."""
+        self.on_fence: Callable[[Instance, Instance | None], None] = lambda _victim, _by: None
+        self.deaf = False
+        """An OSD that answers no unmap: watch and lock stay behind."""
+
+    def add_image(self, name: ImageName, image_id: str, size: int) -> None:
+        """Make an image."""
+        self.images[name] = FakeImage(name, image_id, size)
+
+    def image_of(self, image_id: str) -> FakeImage:
+        """The image with that id."""
+        return next(image for image in self.images.values() if image.image_id == image_id)
+
+    def connect(self, client: Instance) -> None:
+        """A client that begins has the newest map."""
+        self.maps[client] = self.epoch
+
+    def operate(self, client: Instance, at: FakeObject) -> None:
+        """One operation: the OSD takes up the client's map if it is newer, and refuses whom its map names."""
+        at.epoch = max(at.epoch, self.maps.get(client, 1))
+        if self.fenced(client, at):
+            raise Blocklisted(f"{client} is on the blocklist")
+
+    def fenced(self, client: Instance, at: FakeObject) -> bool:
+        """Whether that OSD refuses the client by now."""
+        since = self.listed.get(client)
+        return since is not None and since <= at.epoch
+
+    def blocklist(self, victim: Instance, by: Instance | None) -> None:
+        """Add an entry, with a new map; one that is there stays as it is."""
+        self.on_fence(victim, by)
+        if victim not in self.listed:
+            self.epoch += 1
+            self.listed[victim] = self.epoch
+
+    def news(self) -> None:
+        """Let every OSD have the newest map."""
+        for image in self.images.values():
+            image.header.epoch = image.data.epoch = self.epoch
+
+    def opened(self, uid: str, client: Instance) -> None:
+        """A map on a client that exists: it waits for the newest map, then takes watch and lock."""
+        image = self.image_of(uid)
+        self.maps[client] = self.epoch
+        self.operate(client, image.header)
+        for owner in image.locks - {client}:  # the kernel takes a lock only after it blocklisted the owner (seen)
+            self.blocklist(owner, None)
+        image.locks = {client}
+        image.watchers.add(client)
+
+    def closed(self, uid: str, client: Instance) -> None:
+        """An unmap: watch and lock go, if the OSD answers that client."""
+        image = self.image_of(uid)
+        if not self.deaf and not self.fenced(client, image.header):
+            image.watchers.discard(client)
+            image.locks.discard(client)
+
+
+class FakeConnection:
+    """A client; `calling` is asked before and after each operation, and may raise as a Ceph that does not answer."""
+
+    def __init__(self, rados: FakeRados, client: Instance, calling: Callable[[str], None] = lambda _what: None) -> None:
+        self.rados, self.instance, self.calling = rados, client, calling
+        self.user, self.op_timeout = "rbdgate", 10.0
+        rados.connect(client)
+
+    def mon_addresses(self) -> None:
+        """Nobody logs in with these."""
+
+    @contextmanager
+    def pool(self, pool: str, namespace: str = "") -> Iterator[_Objects]:
+        """A context on a pool: as much of it as a fence uses."""
+        yield _Objects(self)
+
+    def command(self, prefix: str, **words: Any) -> str:
+        """The monitors' part of a fence."""
+        self.calling(prefix if prefix != "osd blocklist" else f"blocklist {words['addr']}")
+        if prefix == "osd blocklist":
+            self.rados.blocklist(Instance(words["addr"]), self.instance)
+            self.calling("blocklisted")
+            return ""
+        if prefix == "osd blocklist ls":
+            return json.dumps([{"addr": str(entry), "until": EXPIRY} for entry in sorted(self.rados.listed)])
+        if prefix == "osd stat":
+            return json.dumps({"epoch": self.rados.epoch})
+        raise Refused(f"the fake knows no command {prefix}")
+
+    def await_newest_map(self) -> None:
+        """Have the newest map."""
+        self.calling("await the newest map")
+        self.rados.maps[self.instance] = self.rados.epoch
+
+    def image(self, name: ImageName) -> FakeImage:
+        """The image of that name."""
+        if name not in self.rados.images:
+            raise NotFound(f"image {name}: it does not exist")
+        return self.rados.images[name]
+
+    def describe(self, name: ImageName) -> ImageFacts:
+        """`describe_image`."""
+        self.calling(f"describe {name}")
+        image = self.image(name)
+        self.rados.operate(self.instance, image.header)
+        if self.rados.epoch == image.header.epoch:  # an OSD ends the watch of whom its map names
+            image.watchers -= {w for w in image.watchers if self.rados.fenced(w, image.header)}
+        facts = ImageFacts(
+            name=name,
+            image_id=image.image_id,
+            size=image.size,
+            features=CREATE_FEATURES,
+            data_pool=name.pool,
+            watchers=frozenset(image.watchers),
+            lock_owners=frozenset(image.locks),
+            mirrored_from_elsewhere=False,
+        )
+        self.calling(f"described {name}")
+        return facts
+
+    def break_locks(self, name: ImageName, fenced: Collection[Instance]) -> None:
+        """`break_locks`."""
+        self.calling(f"break locks of {name}")
+        image = self.image(name)
+        self.rados.operate(self.instance, image.header)
+        image.locks -= set(fenced)
+
+    def header(self, name: ImageName, image_id: str) -> FakeHeader:
+        """`header_of`."""
+        return FakeHeader(self, self.rados.image_of(image_id))
+
+
+class _Objects:
+    def __init__(self, connection: FakeConnection) -> None:
+        self._connection = connection
+
+    def stat(self, name: str) -> None:
+        """Touch an object: its OSD has this client's map afterwards."""
+        kind, image_id, *_ = name.removeprefix("rbd_").split(".")
+        image = self._connection.rados.image_of(image_id)
+        self._connection.calling(f"touch {kind} of {image.name}")
+        self._connection.rados.operate(self._connection.instance, image.header if kind == "header" else image.data)
+
+
+class FakeHeader:
+    """As `ImageHeader`: the real swaps run on its two methods."""
+
+    def __init__(self, connection: FakeConnection, image: FakeImage) -> None:
+        self._connection, self._image = connection, image
+
+    def __str__(self) -> str:
+        return f"rbd_header.{self._image.image_id}"
+
+    def read(self) -> HeaderState:
+        """Both xattrs and their version."""
+        self._connection.calling(f"read header of {self._image.name}")
+        self._connection.rados.operate(self._connection.instance, self._image.header)
+        return HeaderState(self._image.holder, self._image.pr_info, self._image.version)
+
+    def swap(self, seen: HeaderState, *, holder: Holder, pr_info: bytes | None) -> None:
+        """Write both if the version is still that one."""
+        self._connection.calling(f"swap header of {self._image.name}")
+        self._connection.rados.operate(self._connection.instance, self._image.header)
+        if self._image.version != seen.version:
+            raise Conflict(f"{self} changed since it was read")
+        self._image.holder, self._image.version = holder, self._image.version + 1
+        if pr_info is not None:
+            self._image.pr_info = pr_info
+        self._connection.calling(f"swapped header of {self._image.name}")
+
+
+@contextmanager
+def on_fakes() -> Iterator[None]:
+    """Let the real `CephStorage` find the fakes where it looks for librbd."""
+    with mock.patch.multiple(
+        storage,
+        describe_image=lambda connection, name: connection.describe(name),
+        header_of=lambda connection, name, image_id: connection.header(name, image_id),
+        break_locks=lambda connection, name, owners: connection.break_locks(name, owners),
+    ):
+        yield

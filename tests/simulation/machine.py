@@ -1,0 +1,147 @@
+"""Schedules by Hypothesis: a stateful machine whose rules each add one line, on a world whose guests never rest.
+
+The rules know what would be pointless (booting what runs) and leave it out; beyond that anything goes. The same
+machine looks for planted bugs: `search` runs it and returns the transcript of the shortest failure it came to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from tests.simulation.node import Node
+from tests.simulation.schedule import world_of
+from tests.simulation.stage import Violation
+from tests.simulation.world import World
+
+NODE = st.integers(0, 2)
+ACTORS = st.sampled_from(["work", "work", "work", "cycle", "keeper", "guard", "any"])
+FAULTS = st.sampled_from(["crash", "pause", "stop", "kill", "hold", "lose-requests", "lose-answers", "lose-ceph"])
+SECONDS = st.sampled_from([0.3, 1, 2, 4, 8, 11, 14, 20])
+
+
+class Schedules(RuleBasedStateMachine):
+    """One schedule: a world, up to so many lines, then everything heals and must come to rest."""
+
+    world: World
+
+    @initialize(seed=st.integers(0, 2**16), nodes=st.sampled_from([3, 3, 2]), images=st.sampled_from([1, 1, 2]))
+    def make(self, seed: int, nodes: int, images: int) -> None:
+        """Begin with a cluster that serves."""
+        self.world = world_of(f"world seed={seed} nodes={nodes} images={images}")
+        self._do("run 4")
+
+    @rule(seconds=SECONDS)
+    def run(self, seconds: float) -> None:
+        """Time passes."""
+        self._do(f"run {seconds:g}")
+
+    @rule(index=NODE, actor=ACTORS, count=st.integers(1, 25), fault=FAULTS)
+    def at_point(self, index: int, actor: str, count: int, fault: str) -> None:
+        """Something happens to a node between two of its calls."""
+        node = self._node(index)
+        if node.powered and not node.paused:
+            self._do(f"{node.name} {actor} {count} {fault}")
+
+    @rule(index=NODE, fault=st.sampled_from(["crash", "pause", "stop", "kill", "lose requests", "lose answers"]))
+    def befall(self, index: int, fault: str) -> None:
+        """Something happens to a node at rest or wherever it is."""
+        node = self._holder(index)
+        if node.powered:
+            self._do(f"{node.name} {fault}")
+
+    @rule(index=NODE, number=st.sampled_from([1, 2]), act=st.sampled_from(["plug", "unplug"]))
+    def cable(self, index: int, number: int, act: str) -> None:
+        """A network's carrier goes or comes."""
+        self._do(f"{self._node(index).name} {act} {number}")
+
+    @rule(index=NODE)
+    def lose_ceph(self, index: int) -> None:
+        """Ceph does not answer the node."""
+        self._do(f"{self._holder(index).name} lose ceph")
+
+    @rule(index=NODE)
+    def recover(self, index: int) -> None:
+        """What befell a node is over, but what is held stays held."""
+        node = self._node(index)
+        what = "boot" if not node.powered else "resume" if node.paused else "heal"
+        self._do(f"{node.name} {what}")
+
+    @rule(index=NODE)
+    def release(self, index: int) -> None:
+        """What is held goes on."""
+        self._do(f"{self._node(index).name} release")
+
+    @rule(seconds=st.sampled_from([15, 30, 40]))
+    def slow(self, seconds: float) -> None:
+        """The next write stays under way for long."""
+        self._do(f"slow disk1 {seconds:g}")
+        self._do("run 1")
+        self._do("slow disk1 0")
+
+    @rule(index=NODE)
+    def move(self, index: int) -> None:
+        """An operator moves the image."""
+        self._do(f"move disk1 {self._node(index).name}")
+
+    @rule(index=NODE)
+    @precondition(lambda self: hasattr(self, "world"))
+    def busy(self, index: int) -> None:
+        """Somebody opens the image's device."""
+        self._do(f"{self._holder(index).name} busy disk1")
+
+    def teardown(self) -> None:
+        """Everything heals, and must come to rest."""
+        if hasattr(self, "world"):
+            try:
+                if self.world.stage.failure is None:
+                    self._carry_out(self.world.settle)
+            finally:
+                self.world.end()
+
+    def _node(self, index: int) -> Node:
+        return self.world.nodes[index % len(self.world.nodes)]
+
+    def _holder(self, index: int) -> Node:
+        """Mostly whoever serves: faults there matter most."""
+        serving = [node for node in self.world.nodes if node.serves(self.world.specs[0]) is not None]
+        return serving[0] if serving and index else self._node(index)
+
+    def _do(self, line: str) -> None:
+        self._carry_out(lambda: self.world.do(line))
+
+    def _carry_out(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Violation as violation:
+            told = "\n".join(self.world.told)
+            raise Violation(f"{violation}\n{told}") from violation.__cause__
+
+
+def search(schedules: int, lines: int, *, shrink: bool = True, **more: Any) -> str:
+    """The transcript of a failure among so many schedules of at most so many lines; empty if there is none.
+
+    The same schedules every time: Hypothesis draws them from the machine's own name.
+    """
+    phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
+    chosen = settings(
+        max_examples=schedules,
+        stateful_step_count=lines,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=phases,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+        **more,
+    )
+    try:
+        run_state_machine_as_test(Schedules, settings=chosen)
+    except Violation as violation:
+        return str(violation)
+    return ""
