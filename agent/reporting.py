@@ -43,7 +43,9 @@ def _image_report(uid: str, token: int, seen: Seen) -> ImageReport:
         return ImageReport(uid, token, bool(seen.kernel.devices_of(uid)), (), "its spec cannot be read")
     export = export_of(spec, token, seen.kernel)
     error = seen.error(uid) or ("" if export else seen.obstacle)
-    applied = seen.view.revisions[spec.name] if export is not None and not differences(spec, *export) else 0
+    grown = all(mapping.size >= spec.size for mapping in seen.kernel.mappings_of(spec))  # krbd hears of it by itself
+    agrees = export is not None and grown and not differences(spec, *export)
+    applied = seen.view.revisions[spec.name] if agrees else 0
     return ImageReport(uid, token, export is not None, _paths(spec, error, seen), error, applied)
 
 

@@ -148,6 +148,20 @@ def test_the_report_says_what_is_served(member: Member) -> None:
         assert image.applied == view.revisions[spec.name]
 
 
+def test_a_size_counts_when_the_kernel_has_it(member: Member) -> None:
+    """A spec that was grown is agreed with when krbd was seen with that size, which it learns by itself."""
+    revision = member.cluster.store.view().revisions[SPEC.name]
+    mappings = member.kernel.state.mappings
+
+    def report_with(size: int) -> int:
+        smaller = tuple(replace(m, size=size) if m.is_of(SPEC) else m for m in mappings)
+        member.kernel.state = replace(member.kernel.state, mappings=smaller)
+        member.turn()
+        return next(image.applied for image in told(member).images if image.uid == SPEC.uid)
+
+    assert [report_with(SPEC.size - 512), report_with(SPEC.size), report_with(2 * SPEC.size)] == [0, revision, revision]
+
+
 def test_the_report_says_why_a_path_is_down(member: Member) -> None:
     """A network without link takes that path down, alone, and its reason reaches the status."""
     networks = member.kernel.state.networks
