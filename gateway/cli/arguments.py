@@ -31,6 +31,7 @@ GROUPS = {
     "initiator": Group("gateway.cli.initiator", "who may log in to an image"),
     "node": Group("gateway.cli.node", "the gateways, and what is asked of them"),
     "status": Group("gateway.cli.status", "the whole cluster: images and nodes", further=False),
+    "doctor": Group("gateway.cli.doctor", "what may be wrong with this gateway", further=False),
 }
 """A module's `add` gets where its commands go, or with `further=False` the parser of the one command it is."""
 

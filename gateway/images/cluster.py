@@ -124,6 +124,12 @@ class CephConnection:
         text: str = output.decode()
         return text
 
+    def refusal(self, prefix: str, **arguments: object) -> int:
+        """Send a command to the monitors for the sake of its answer's errno; 0 if they did it."""
+        with storage_errors(f"ceph {prefix}"):
+            code, _, _ = self._rados.mon_command(json.dumps({"prefix": prefix, **arguments}), b"")
+        return abs(int(code))
+
     @contextmanager
     def pool(self, pool: str, namespace: str = "") -> Iterator[rados.Ioctx]:
         """An I/O context of the caller's own on a pool; raises NotFound for a pool that does not exist."""

@@ -27,6 +27,7 @@ from gateway.store.values import (
     Compare,
     KeyValue,
     Lease,
+    Member,
     MemberStatus,
     Operation,
     Snapshot,
@@ -173,6 +174,18 @@ class EtcdClient:
             version=reply.version,
             database_bytes=reply.dbSize,
         )
+
+    def members(self) -> tuple[Member, ...]:
+        """Every member of etcd's cluster, named in the settings or not."""
+        request = etcdrpc.MemberListRequest()
+        reply = self._read(lambda to, left: to.members.MemberList(request, left), self._deadline(None))
+        return tuple(Member(member.ID, member.name) for member in reply.members)
+
+    def alarms(self) -> tuple[tuple[int, str], ...]:
+        """The alarms that are raised: which member's (by id), and NOSPACE or CORRUPT."""
+        request = etcdrpc.AlarmRequest(action=etcdrpc.AlarmRequest.GET)
+        reply = self._read(lambda to, left: to.maintenance.Alarm(request, left), self._deadline(None))
+        return tuple((alarm.memberID, etcdrpc.AlarmType.Name(alarm.alarm)) for alarm in reply.alarms)
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self._timeout if timeout is None else timeout)

@@ -119,3 +119,11 @@ class MemberStatus:
     revision: int
     version: str
     database_bytes: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of etcd's cluster as the others list it; one that has not started yet has no name."""
+
+    id: int
+    name: str

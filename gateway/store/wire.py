@@ -104,6 +104,11 @@ class Connection:
         return self.etcd.maintenancestub
 
     @property
+    def members(self) -> Stub:
+        """The stub for the list of members."""
+        return self.etcd.clusterstub
+
+    @property
     def watches(self) -> Stub:
         """A stub for watch streams."""
         return etcdrpc.WatchStub(self.etcd.channel)

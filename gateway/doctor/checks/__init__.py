@@ -1,0 +1,1 @@
+"""Judges what was read: pure functions from a subject's facts to findings, one file a subject."""
