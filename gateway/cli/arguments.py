@@ -28,8 +28,10 @@ class Group:
 GROUPS = {
     "cluster": Group("gateway.cli.cluster", "make and show the cluster"),
     "image": Group("gateway.cli.image", "make, adopt, place, stop, grow and delete images"),
+    "events": Group("gateway.cli.events", "what happened, and why", further=False),
     "initiator": Group("gateway.cli.initiator", "who may log in to an image"),
     "node": Group("gateway.cli.node", "the gateways, and what is asked of them"),
+    "plan": Group("gateway.cli.plan", "what this node would do now, without doing it", further=False),
     "status": Group("gateway.cli.status", "the whole cluster: images and nodes", further=False),
     "doctor": Group("gateway.cli.doctor", "what may be wrong with this gateway", further=False),
 }

@@ -40,7 +40,7 @@ def run(arguments: Sequence[str], opened: OpenSession) -> int:
         print(version("rbdgate"))
         return DONE
     try:
-        return _answer(chosen, opened)
+        return _answer(chosen, arguments, opened)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read has seen enough
@@ -48,12 +48,12 @@ def run(arguments: Sequence[str], opened: OpenSession) -> int:
         return DONE
 
 
-def _answer(chosen: Namespace, opened: OpenSession) -> int:
+def _answer(chosen: Namespace, arguments: Sequence[str], opened: OpenSession) -> int:
     from gateway.actions.waiting import NotReached  # noqa: PLC0415 - after the arguments were found right
 
     progress = ProgressLine()
     try:
-        answer = _carried_out(chosen, opened, progress)
+        answer = _carried_out(chosen, arguments, opened, progress)
     except NotReached as error:
         progress.clear()
         report_error(error, json_too=chosen.json)
@@ -67,13 +67,15 @@ def _answer(chosen: Namespace, opened: OpenSession) -> int:
     return answer.status
 
 
-def _carried_out(chosen: Namespace, opened: OpenSession, progress: ProgressLine) -> Answer:
+def _carried_out(chosen: Namespace, arguments: Sequence[str], opened: OpenSession, progress: ProgressLine) -> Answer:
     if hasattr(chosen, "alone"):
         alone: RunAlone = chosen.alone
         return alone(chosen)
+    from gateway.cli.recording import run_recorded  # noqa: PLC0415
+
     run: Run = chosen.run
     with opened(chosen, progress) as session:
-        return run(session, chosen)
+        return run_recorded(session, chosen, arguments, run)
 
 
 @contextmanager

@@ -133,6 +133,7 @@ def typed(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 def _describe(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.description = parser.description or sentence(purpose)
+    parser.set_defaults(words=parser.prog.partition(" ")[2])
     parser.add_argument("--settings", type=Path, metavar="FILE", help="default: /etc/rbdgate/rbdgate.toml")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from gateway.errors import BadInput
 from gateway.model import Address, Label, parse_address
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+
+_PERIODS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
 def parse_size(text: str) -> int:
@@ -57,6 +60,17 @@ def parse_count(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise BadInput(f"{text!r} is no number from 1 on")
     return int(text)
+
+
+def parse_since(text: str) -> timedelta | datetime:
+    """How long ago, as `90s`, `30m`, `2h`, `7d`; or when, as ISO 8601 has it, UTC unless it names a zone."""
+    if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
+        return int(match[1]) * _PERIODS[match[2]]
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is no time: write how long ago, like 30m, 2h or 7d, or 2026-11-22T03:00") from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def parse_seconds(text: str) -> float:

@@ -1,0 +1,86 @@
+"""`rbdgate events`: what happened, to whom, by whose doing and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from gateway.actions.history import History, history
+from gateway.cli import output
+from gateway.cli.parsers import Parser, furnish, typed
+from gateway.cli.session import Answer, Session
+from gateway.cli.values import parse_count, parse_since
+from gateway.errors import RbdgateError
+from gateway.events import Event
+from gateway.model import ImageName, Label
+
+FOLLOW_EVERY = 1.0
+"""Seconds between two looks of `events --follow`."""
+
+
+def add(parser: Parser) -> None:
+    """The command, which is a group of its own."""
+    furnish(parser, _events, "what happened, by whose doing and why, the newest last")
+    parser.add_argument(
+        "about", nargs="?", type=typed(_about), metavar="IMAGE|NODE", help="only what concerns this one"
+    )
+    parser.add_argument(
+        "--since", type=typed(parse_since), metavar="TIME", help="like 90s, 30m, 2h, 7d, or 2026-11-22T03:00 (UTC)"
+    )
+    parser.add_argument(
+        "--limit", type=typed(parse_count), default=100, metavar="N", help="the newest N at most; default: 100"
+    )
+    parser.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
+
+
+def _about(text: str) -> ImageName | Label:
+    """An image has a slash in its name, and a node has none."""
+    return ImageName.parse(text) if "/" in text else Label(text)
+
+
+def _events(session: Session, arguments: argparse.Namespace) -> Answer:
+    now = datetime.now(UTC)
+    since = now - arguments.since if isinstance(arguments.since, timedelta) else arguments.since
+    log = history(session.store, arguments.about, since)
+    if log.damaged:
+        session.warn(f"{log.damaged} entries of the log of events cannot be read")
+    shown = log.events[-arguments.limit :]
+    if arguments.follow:
+        _follow(session, arguments, replace(log, events=shown))
+    return Answer(_text(shown) if shown else "no such event", [event.as_dict() for event in shown])
+
+
+def _follow(session: Session, arguments: argparse.Namespace, found: History) -> None:
+    """Print what was found and then each event as it comes, for ever; with `--json` one document a line."""
+    told = ""
+    while True:
+        for event in found.events:
+            print(json.dumps(event.as_dict()) if arguments.json else _line(event), flush=True)
+        found = replace(found, events=())
+        session.patience.sleep(FOLLOW_EVERY)
+        try:
+            if session.store.events().last_change() > found.revision:
+                found = history(session.store, arguments.about, None, after=found.revision)
+            told = ""
+        except RbdgateError as error:
+            if str(error) != told:
+                session.warn(str(error))
+            told = str(error)
+
+
+def _text(events: Sequence[Event]) -> str:
+    return output.table(("TIME", "WHO", "ABOUT", "WHAT"), [_row(event) for event in events])
+
+
+def _line(event: Event) -> str:
+    return "  ".join(_row(event))
+
+
+def _row(event: Event) -> tuple[str, ...]:
+    facts = [f"{event.seconds:.2f} s"] if event.seconds is not None else []
+    facts += [event.trace] if event.trace else []
+    what = event.text + (f" [{', '.join(facts)}]" if facts else "") + (f": {event.why}" if event.why else "")
+    return (event.time or "?", event.who or "?", event.image or event.node or "-", what)
