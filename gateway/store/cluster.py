@@ -25,6 +25,7 @@ from gateway.model import (
 )
 from gateway.store import view
 from gateway.store.access import AccessStore
+from gateway.store.events import EventStore
 from gateway.store.guarded import Outcome
 from gateway.store.keys import NODES, UNIQUE
 from gateway.store.values import Absent, Compare, Delete, ModRevisionIs, Put, ValueIs
@@ -47,6 +48,10 @@ class ClusterStore(AccessStore):
         """The same with the nodes' reports, from the same instant."""
         snapshot = self._client.range(self.keys.prefix)
         return view.view_of(snapshot, self.keys), view.statuses(snapshot, self.keys)
+
+    def events(self, *, timeout: float = 5.0) -> EventStore:
+        """The cluster's log of events, by the same client; `timeout` in seconds bounds each act."""
+        return EventStore(self._client, self.keys.prefix, timeout=timeout)
 
     def statuses(self) -> dict[Label, bytes]:
         """The live nodes' reports, as they wrote them."""
