@@ -15,7 +15,8 @@ from typing import Protocol
 import structlog
 
 from agent.clock import boottime
-from agent.membership import Membership, NotYet
+from agent.links import SteadyLinks
+from agent.membership import Fitness, Membership, NotYet
 from agent.narrator import Look, Narrator, Work
 from agent.notify import notify
 from agent.reporting import Seen, node_report
@@ -23,11 +24,11 @@ from agent.strangers import Strangers
 from agent.wakeups import Wake
 from agent.workers import Workers
 from gateway.apply import Hands, apply
-from gateway.errors import AddressInUse, Blocklisted, KernelRefused, RbdgateError, Stuck, TenureOver
-from gateway.model import ClusterView, Connection, ImageSpec, Instance, Label
+from gateway.errors import AddressInUse, Blocklisted, KernelRefused, RbdgateError, RequestsGivenUp, Stuck, TenureOver
+from gateway.model import NOT_ANSWERED, ClusterView, Connection, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR, Kernel
 from gateway.placement import Lately, unfit
-from gateway.plan import Me, Situation, plan, plan_nothing
+from gateway.plan import Me, Situation, anchor_of, plan, plan_nothing
 from gateway.steps import Claim, Cut, OpenPath, Plan, Step
 from gateway.timers import Timers
 
@@ -49,6 +50,9 @@ FAILING_LONG = 30.0
 """After how many seconds of nothing but failures in this node's kernel an image is given to another node."""
 
 TENURE_OVER = "its tenure is over: etcd has not confirmed its lease in time"
+
+CUT_AGAIN = 0.3
+"""How soon, in seconds, portals that were cut are looked at again."""
 
 BLOCKLIST = "blocklist"
 """The workers' key for the check of the blocklist."""
@@ -96,6 +100,8 @@ class Cycle:
         self._node, self._version, self._timers = node, version, timers
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._guard_sign, self._clock = wake, guard_sign, clock
+        self._links = SteadyLinks(timers)
+        self._leaving = ""
         self._strangers = Strangers(timers.retry_first, timers.retry_last)
         self._unclaimed_since: dict[str, float] = {}
         self._same_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
@@ -120,6 +126,9 @@ class Cycle:
                 turn = self.turn()
                 if turn is None or not turn.plan.empty:
                     pause = self._workers.next_retry(self._clock(), pause)
+                if turn is not None and turn.plan.first:  # what was cut is looked at again: a lease may wait for it
+                    pause = min(pause, CUT_AGAIN)
+                pause = self._links.next_change(self._clock(), pause)
                 if not self._guarded() or self._doubted_since is not None:
                     pause = min(pause, GUARD_AGAIN)
             except RbdgateError as error:
@@ -133,9 +142,9 @@ class Cycle:
         """One turn; None if this node could not become a member yet."""
         busy = self._workers.busy()  # before anything is read: what ended since then may have been read halfway
         view = self._view()
-        kernel = self._observer.observe(view)
+        kernel = self._observe(view)
         try:
-            self._membership.ensure(view, kernel)
+            self._membership.ensure(view, kernel, Fitness(self._links.up(), self._obstacle(view, kernel)))
         except NotYet as reason:
             turn = Turn(view, kernel, plan_nothing(kernel) if reason.withdraw else Plan((), {}, (), {}))
             self._narrator.not_serving(str(reason), left=not turn.plan.empty)
@@ -167,6 +176,20 @@ class Cycle:
         self._check_blocklist(turn)
         self._report(turn, busy)
         return turn
+
+    def _observe(self, view: ClusterView | None) -> Kernel:
+        """The kernel as it is, with its links as paths should see them; the kernel's log is read first."""
+        requests = self._membership.requests
+        if requests is not None:
+            requests.read()
+        kernel = self._observer.observe(view)
+        if requests is not None:
+            requests.note({mapping.instance for mapping in kernel.mappings if mapping.generation is not None})
+        if view is None:
+            return kernel
+        now = self._clock()
+        self._links.look(kernel.networks, now)
+        return replace(kernel, networks=self._links.for_paths(kernel.networks, now))
 
     def _view(self) -> ClusterView | None:
         try:
@@ -249,7 +272,7 @@ class Cycle:
             try:
                 with work.step(step):
                     self._carry_out_step(work.name, step, hands)
-            except Blocklisted as error:
+            except (Blocklisted, RequestsGivenUp) as error:
                 self._membership.resign(str(error), hands.lease)
                 raise
             except TenureOver:
@@ -316,7 +339,7 @@ class Cycle:
             lease=self._membership.tenure.lease,
             guarded=self._guarded(),
             error=self._workers.error,
-            obstacle=self._obstacle(),
+            obstacle=self._obstacle(turn.view, turn.kernel),
             strangers=self._strangers.reasons(),
         )
         report = node_report(self._node, self._version, seen)
@@ -332,11 +355,23 @@ class Cycle:
             self._published = value
         self._say(report.sentence)
 
-    def _obstacle(self) -> str:
-        """Why this node takes nothing now, in one sentence; empty if it would."""
+    def _obstacle(self, view: ClusterView | None, kernel: Kernel) -> str:
+        """Why this node can serve no image now, in one sentence; empty if it can.
+
+        That Ceph does not answer comes before all else: other nodes act on that word.
+        """
+        storage = self._membership.storage_obstacle()
+        if storage == NOT_ANSWERED:
+            return storage
+        if self._leaving:
+            return self._leaving
         if not self._guarded():
             return "the guard (rbdgate-guard.service) is not running"
-        return self._membership.storage_obstacle() or self._workers.error(ANCHOR) or ""
+        if storage is not None:
+            return storage
+        if view is not None and anchor_of(kernel.mappings, view.settings.anchor_pool) is None:
+            return self._workers.error(ANCHOR) or "it is starting, and has no client of Ceph in its kernel yet"
+        return ""
 
     def _say(self, sentence: str) -> None:
         notify(STATUS=sentence)

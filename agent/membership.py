@@ -2,28 +2,37 @@
 
 One membership is one lease and one set of client instances. A successor of the agent on the same boot takes the lease
 up from `/run` without touching a session. When the lease is gone or an instance is blocklisted, everything of ours is
-withdrawn from the kernel first; only then a new lease is asked for, with new instances.
+withdrawn from the kernel first; only then a new lease is asked for, with new instances. The lease of a membership that
+is over is ended earlier: as soon as nothing answers from this node any more (`_leave`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
 from agent.clock import boottime
 from agent.keeper import LeaseKeeper, LeaseStore
+from agent.reachability import Reachability
+from agent.requests import RequestLedger
 from agent.storage import StorageLink
+from agent.storage_loss import StorageLoss, Witness
 from agent.tenure import RuntimeDirectory, Tenure
 from gateway.apply import Hands, KernelDoor
 from gateway.errors import AlreadyExists, NotFound, RbdgateError, StorageUnavailable
-from gateway.model import ClusterView, Instance, Label, LiveNode
+from gateway.model import NOT_ANSWERED, ClusterView, Instance, Label, LiveNode
 from gateway.observed import Kernel
 from gateway.plan import anchor_of, left_mappings, plan_nothing
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers
+
+if TYPE_CHECKING:
+    from gateway.storage import CephStorage
 
 log = structlog.get_logger("membership")
 
@@ -38,6 +47,14 @@ class NotYet(Exception):
     def __init__(self, reason: str, *, withdraw: bool = False) -> None:
         super().__init__(reason)
         self.withdraw = withdraw
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """What the node says of itself to others: the networks that are steadily up, and why it can serve nothing now."""
+
+    networks: tuple[Label, ...]
+    obstacle: str = ""
 
 
 class Membership:
@@ -59,7 +76,10 @@ class Membership:
         on_change: Callable[[str], None],
         clock: Callable[[], float] = boottime,
         keeper: Callable[..., LeaseKeeper] = LeaseKeeper,
+        reachability: Reachability | None = None,
+        requests: RequestLedger | None = None,
     ) -> None:
+        """Without a `reachability` that somebody feeds Ceph is never in doubt; without `requests` none was given up."""
         self.store = store
         self._node, self._version, self._boot_id, self._timers = node, version, boot_id, timers
         self._leases, self._link, self._kernel, self._runtime = leases, link, kernel, runtime
@@ -69,6 +89,10 @@ class Membership:
         self._resigned: str | None = None
         self._withdrawing_since: float | None = None
         self._lock = threading.Lock()
+        self.requests = requests
+        self._reachability = reachability or Reachability(timers, clock())
+        self._witness, self._loss = Witness(), StorageLoss(timers)
+        self._leaving = ""
 
     @property
     def tenure(self) -> Tenure:
@@ -83,21 +107,38 @@ class Membership:
         tenure = self._runtime.read_tenure(self._boot_id)
         if tenure is None or tenure.end <= 0:
             return False
+        if tenure.node not in ("", str(self._node)):  # the lease says that another node lives: it must run out
+            log.warning("this node had another name; beginning anew", former=tenure.node, now=str(self._node))
+            self._runtime.drop_tenure()
+            return False
         log.info("taking up the lease of a former agent", lease=f"{tenure.lease:x}")
-        self._start_keeper(tenure)  # what the predecessor proved holds until its end: nothing is withdrawn meanwhile
+        # What the predecessor proved holds until its end: nothing is withdrawn meanwhile.
+        self._start_keeper(replace(tenure, node=str(self._node)))
         return True
 
-    def ensure(self, view: ClusterView | None, kernel: Kernel) -> None:
-        """Be a member or raise `NotYet`; also keeps the node's word in etcd true."""
+    def ensure(self, view: ClusterView | None, kernel: Kernel, fitness: Fitness) -> None:
+        """Be a member or raise `NotYet`; also keeps the node's word in etcd true, and resigns where Ceph is lost."""
         keeper = self._keeper
         if keeper is not None and (keeper.gone or self._resigned is not None):
             self._leave(keeper, kernel)
             keeper = None
         if keeper is None:
             self._expect_empty(kernel, "withdrawing what an earlier membership left in the kernel")
-            self._begin(view, kernel)
+            if self._leaving:
+                raise NotYet(self._leaving)
+            self._begin(view, kernel, fitness)
         if view is not None:
-            self._speak(view, kernel)
+            self._mind_storage(view)
+            self._speak(view, kernel, fitness)
+
+    def leave(self, reason: str) -> None:
+        """Begin no other membership from now on."""
+        self._leaving = reason
+
+    @property
+    def ended(self) -> bool:
+        """Whether this node has no lease (any more)."""
+        return self._keeper is None or self._keeper.gone
 
     def resign(self, reason: str, lease: int) -> None:
         """Give the membership of that lease up: this node serves nothing more under its instances.
@@ -127,7 +168,9 @@ class Membership:
         return self._link.instance
 
     def storage_obstacle(self) -> str | None:
-        """Why there is no connection to RADOS; None if there is one."""
+        """Why RADOS is out of reach: it does not answer, or there is no connection; None if it is not."""
+        if self._reachability.doubted(self._clock()):
+            return NOT_ANSWERED
         try:
             self._link.connected()
         except StorageUnavailable as error:
@@ -136,7 +179,14 @@ class Membership:
 
     def hands(self, permit: Callable[[str, int], bool]) -> Hands:
         """What this turn's steps work with."""
-        return Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
+        hands = Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
+        return hands if self.requests is None else replace(hands, complete=self.requests.complete)
+
+    def client_fenced(self, storage: CephStorage, reason: str) -> None:
+        """That connection was told that it is on the blocklist; what an earlier one is told ends no new membership."""
+        keeper = self._keeper
+        if keeper is not None and self._link.storage is storage:
+            self.resign(reason, keeper.lease)
 
     def check_blocklist(self, fenced: frozenset[Instance], own: frozenset[Instance], lease: int) -> frozenset[Instance]:
         """Fence again whatever has no entry any more, returned; resign if one of that lease's own has one."""
@@ -156,7 +206,7 @@ class Membership:
         """Write the node's report under its lease."""
         self.store.publish_status(self._node, self.tenure.lease, report)
 
-    def _begin(self, view: ClusterView | None, kernel: Kernel) -> None:
+    def _begin(self, view: ClusterView | None, kernel: Kernel, fitness: Fitness) -> None:
         if view is None:
             raise NotYet("etcd does not answer, or the cluster is not initialised (`rbdgate cluster init`)")
         other = view.live.get(self._node)
@@ -167,11 +217,11 @@ class Membership:
             )
         lease = self._lease_client.grant_lease(round(self._timers.lease_ttl)).id
         try:
-            self.store.join(self._word(lease, view, kernel))
+            self.store.join(self._word(lease, view, kernel, fitness))
         except (AlreadyExists, NotFound) as error:
             self._lease_client.revoke_lease(lease)
             raise NotYet(str(error)) from error
-        self._start_keeper(Tenure(self._boot_id, lease, 0.0))
+        self._start_keeper(Tenure(self._boot_id, lease, 0.0, node=str(self._node)))
         self.prove()
 
     def _start_keeper(self, tenure: Tenure) -> None:
@@ -186,17 +236,33 @@ class Membership:
         self._keeper.start()
 
     def _leave(self, keeper: LeaseKeeper, kernel: Kernel) -> None:
-        """End a membership whose lease is gone or that was resigned, once nothing of it is left in the kernel."""
-        keeper.stop()
+        """End a membership whose lease is gone or that was resigned: the lease first, then what is in the kernel.
+
+        The lease is ended as soon as nothing answers from here any more, read back, though devices may hang for as
+        long as krbd waits for Ceph: holding on to it protects nothing, whatever the membership was resigned for. The
+        records and headers of all that was held still name this node's clients, and those of a node without a lease are
+        fenced by whoever takes an image, before it maps it, as after a crash. A client that is on the blocklist
+        already is only named there once more. What still runs here under the old claims is refused: by etcd without
+        the claim, by the header that names another, by the OSDs. The next membership begins with an empty kernel.
+        """
+        keeper.abandon()
         self._runtime.drop_tenure()
+        if not keeper.gone and not plan_nothing(kernel).first:
+            self._end_lease(keeper)
         self._expect_empty(kernel, self._resigned or "the lease is gone; withdrawing everything")
         if not keeper.gone:
-            try:
-                self._lease_client.revoke_lease(keeper.lease)
-            except RbdgateError as error:
-                raise NotYet(f"the lease of the former membership could not be ended: {error}") from error
+            raise NotYet("the lease of the former membership could not be ended: etcd does not answer")
         self._link.renew()
         self._keeper, self._resigned = None, None
+
+    def _end_lease(self, keeper: LeaseKeeper) -> None:
+        try:
+            self._lease_client.revoke_lease(keeper.lease)
+        except RbdgateError as error:  # it runs out by itself; nobody renews it any more
+            log.warning("the lease is not ended", lease=f"{keeper.lease:x}", error=str(error))
+            return
+        keeper.gone = True
+        log.info("lease ended", lease=f"{keeper.lease:x}")
 
     def _expect_empty(self, kernel: Kernel, reason: str) -> None:
         """Refuse to go on while anything of a former membership is left; not for ever where a device is stuck."""
@@ -210,8 +276,23 @@ class Membership:
             raise NotYet(reason, withdraw=True)
         log.warning("going on with devices that cannot be unmapped", devices=[m.dev_path for m in stuck])
 
-    def _speak(self, view: ClusterView, kernel: Kernel) -> None:
-        word = self._word(self.tenure.lease, view, kernel)
+    def _mind_storage(self, view: ClusterView) -> None:
+        """Ask Ceph anew where another node wants to know, and give everything up where only this one is not answered.
+
+        A node that holds nothing has nothing to give up: it just takes nothing.
+        """
+        now, lease = self._clock(), self.tenure.lease
+        self._reachability.pool = view.settings.anchor_pool
+        running, silence = self._reachability.running(now), self._reachability.silence(now)
+        since = self._witness.asked(view, self._node, running)
+        if since is not None:
+            self._reachability.expect_after(since)
+        lost = self._loss.reason(view, self._node, silence=silence, running=running)
+        if lost is not None and any(claim.lease == lease for claim in view.claims.values()):
+            self.resign(lost, lease)
+
+    def _speak(self, view: ClusterView, kernel: Kernel, fitness: Fitness) -> None:
+        word = self._word(self.tenure.lease, view, kernel, fitness)
         if not self.tenure.lease or view.live.get(self._node) == word:
             return
         try:
@@ -221,7 +302,7 @@ class Membership:
         else:
             self._on_change("live")
 
-    def _word(self, lease: int, view: ClusterView, kernel: Kernel) -> LiveNode:
+    def _word(self, lease: int, view: ClusterView, kernel: Kernel, fitness: Fitness) -> LiveNode:
         anchor = anchor_of(kernel.mappings, view.settings.anchor_pool)
         instances = {i for i in (anchor.instance if anchor else None, self._link.instance) if i is not None}
         found = {address for link in kernel.networks.values() for address in link.addresses}
@@ -231,7 +312,9 @@ class Membership:
             lease=lease,
             boot_id=self._boot_id,
             version=self._version,
-            networks=tuple(sorted(n for n, interface in kernel.networks.items() if interface.up)),
+            networks=fitness.networks,
+            obstacle=fitness.obstacle,
+            answered=self._witness.said(self._reachability.answered),
             instances=tuple(sorted(instances)),
             addresses=tuple(sorted(own - kernel.addresses.keys(), key=str)),
             macs=tuple(sorted({link.mac for link in kernel.networks.values() if link.mac})),

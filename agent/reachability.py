@@ -39,6 +39,8 @@ class Reachability:
         self._answered = 0.0
         self._silent = -math.inf
         self._awaited: float | None = None
+        self.pool: str | None = None
+        """The anchor's pool, as soon as somebody has read which it is."""
 
     def running(self, now: float) -> float:
         """How long this process has been seen running, in seconds; a gap between two ticks counts as two periods."""
@@ -114,8 +116,6 @@ class Prober(threading.Thread):
         self._under_way: set[threading.Thread] = set()
         self._storage: CephStorage | None = None
         self._doubted = False
-        self.pool: str | None = None
-        """The anchor's pool, as soon as somebody knows it."""
 
     def run(self) -> None:
         """Probe for as long as the process lives."""
@@ -133,7 +133,7 @@ class Prober(threading.Thread):
             self._doubted = doubted
             log.warning("Ceph does not answer this node" if doubted else "Ceph answers this node again")
             self._on_change()
-        storage, pool = self._link.storage, self.pool
+        storage, pool = self._link.storage, self._reachability.pool
         known = self._under_way if storage is self._storage else set[threading.Thread]()
         self._storage, self._under_way = storage, {thread for thread in known if thread.is_alive()}
         if storage is None or pool is None or len(self._under_way) >= self._most:

@@ -14,6 +14,7 @@ from gateway.model import Connection, parse_address
 from gateway.plan import Situation, plan, plan_nothing
 from gateway.report import ImageState, NodeReport, image_statuses
 from gateway.steps import Cut, Plan
+from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
 from tests.unit.test_plan import NETWORKS, spec_of
 
@@ -118,10 +119,10 @@ def test_one_image_that_fails_stops_no_other(member: Member, monkeypatch: pytest
     """The failure stands in that image's report with its reason; the other one is served."""
     build = member.kernel.build
 
-    def refuse(spec: object, device: object) -> None:
+    def refuse(spec: object, *rest: object) -> None:
         if spec == SPEC:
             raise KernelRefused("no memory")
-        build(spec, device)  # type: ignore[arg-type]
+        build(spec, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(member.kernel, "build", refuse)
     with monkeypatch.context() as patch:
@@ -163,11 +164,14 @@ def test_a_size_counts_when_the_kernel_has_it(member: Member) -> None:
 
 
 def test_the_report_says_why_a_path_is_down(member: Member) -> None:
-    """A network without link takes that path down, alone, and its reason reaches the status."""
+    """A network that stays without link takes that path down, alone, and its reason reaches the status."""
     networks = member.kernel.state.networks
     name = NETWORKS[1].name
     cut_off = {**networks, name: replace(networks[name], up=False)}
     member.kernel.state = replace(member.kernel.state, networks=cut_off)
+    member.settle()
+    assert SPEC.paths[1].address in member.kernel.state.addresses
+    member.ahead = Timers().link_down
     member.settle()
     assert state_of(member) == (
         ImageState.DEGRADED,

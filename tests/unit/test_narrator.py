@@ -13,6 +13,7 @@ from agent.narrator import OBSTACLE_LASTS, REASONS
 from gateway.errors import FenceUnconfirmed, KernelRefused
 from gateway.events import Event, Kind
 from gateway.model import Claim, ImageSpec
+from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
 from tests.unit.test_plan import NETWORKS, spec_of
 
@@ -191,6 +192,8 @@ def test_a_path_goes_down_and_up(holder: Member) -> None:
     """A lost link is told for each path with its address and reason, and so is its return."""
     drain(holder)
     set_link(holder, 1, up=False)
+    holder.settle()
+    holder.ahead = Timers().link_down
     holder.settle()
     told = drain(holder)
     assert words(told) == [f"path: path 2 ({SPEC.paths[1].address}, storage-2) is down"]

@@ -112,7 +112,7 @@ class Probing:
             on_blocklisted=lambda storage, reason: self.fenced.append((storage, reason)),
             clock=lambda: self.now,
         )
-        self.prober.pool = "rbd"
+        self.reachability.pool = "rbd"
 
     def changed(self) -> None:
         """Count."""
