@@ -17,6 +17,7 @@ OSD_ADDRESSES = ("10.77.0.21", "10.77.0.22")
 PORTAL_RANGES = {
     "storage-1": "10.77.1.0/24,10.77.1.100-10.77.1.199",
     "storage-2": "10.77.2.0/24,10.77.2.100-10.77.2.199",
+    "six": "fd77:1::/64,fd77:1::100-fd77:1::1ff",  # on the interfaces of storage-1; the third choice for a path
 }
 CABLING = "cabling"  # the namespace inside a node that has the far ends of its storage interfaces
 CACHE = Path("/var/cache/rbdgate-lab")
