@@ -121,7 +121,8 @@ class Scene:
         """Discover and log in on every path of the image, and return its multipath device."""
         image = self.image(name)
         for path in image["paths"]:
-            portal = f"{path['address']}:{path['port']}"
+            host = f"[{path['address']}]" if ":" in path["address"] else path["address"]
+            portal = f"{host}:{path['port']}"
             self.run(initiator, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal)
         login = ("iscsiadm", "-m", "node", "-T", image["iqn"], "--login")
         done = self.lab.exec(initiator, *login, timeout=120, check=False)
