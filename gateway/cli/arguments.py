@@ -32,6 +32,7 @@ GROUPS = {
     "initiator": Group("gateway.cli.initiator", "who may log in to an image"),
     "node": Group("gateway.cli.node", "the gateways, and what is asked of them"),
     "plan": Group("gateway.cli.plan", "what this node would do now, without doing it", further=False),
+    "completion": Group("gateway.cli.completion", "shell completion with live names", further=False),
     "status": Group("gateway.cli.status", "the whole cluster: images and nodes", further=False),
     "doctor": Group("gateway.cli.doctor", "what may be wrong with this gateway", further=False),
 }
@@ -44,8 +45,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     Wrong usage and `--help` end the process, with exit status 2 and 0.
     """
     try:
-        called = [word for word in arguments if not word.startswith("-")][:1]
-        found = whole_parser(called).parse_args(arguments)
+        found = whole_parser(called(arguments)).parse_args(arguments)
         _check(found)
     except WrongUsage as wrong:
         print(f"{wrong.usage}rbdgate: {wrong}", file=sys.stderr)
@@ -53,6 +53,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
             print(as_json({"error": {"kind": "Usage", "message": str(wrong)}}))
         raise SystemExit(2) from None
     return found
+
+
+def called(words: Sequence[str]) -> list[str]:
+    """The group that a command line names, if it names one."""
+    return [word for word in words if not word.startswith("-")][:1]
 
 
 def whole_parser(loaded: Collection[str] = tuple(GROUPS)) -> Parser:

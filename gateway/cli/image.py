@@ -11,7 +11,8 @@ from gateway.actions.choosing import IdentityWish
 from gateway.actions.images import Wish
 from gateway.actions.looking import look
 from gateway.cli import output
-from gateway.cli.parsers import MINUTE, Commands, image_argument, leaf, node_argument, nodes_argument, typed
+from gateway.cli.completing import Kind
+from gateway.cli.parsers import MINUTE, Commands, completed, image_argument, leaf, node_argument, nodes_argument, typed
 from gateway.cli.session import Answer, Session
 from gateway.cli.values import parse_count, parse_named_address, parse_size, parse_tagged_address
 from gateway.model import ImageName, Iqn, Label
@@ -49,7 +50,8 @@ def add(commands: Commands) -> None:
     delete.add_argument("--keep", action="store_true", help="leave the RBD image where it is")
     move = leaf(commands, "move", _move, "have another node serve an image", waits=MINUTE)
     image_argument(move)
-    move.add_argument("--to", type=typed(Label), metavar="NODE", help="default: the best other node")
+    to = move.add_argument("--to", type=typed(Label), metavar="NODE", help="default: the best other node")
+    completed(to, Kind.NODE)
     _add_placing(commands)
     purpose = "have no node serve an image, until `image start`"
     image_argument(leaf(commands, "stop", _stop, purpose, waits=MINUTE, description=_STOP))
@@ -75,7 +77,7 @@ def _add_placing(commands: Commands) -> None:
 
 def _path_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--paths", type=typed(parse_count), metavar="N", help="how many portal addresses; default: 2")
-    command.add_argument(
+    address = command.add_argument(
         "--address",
         action="append",
         default=[],
@@ -83,6 +85,7 @@ def _path_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NETWORK=IP",
         help="a portal address; those not named are chosen from the networks in turn",
     )
+    completed(address, Kind.NETWORK, "=")
 
 
 def _identity_arguments(adopt: argparse.ArgumentParser) -> None:

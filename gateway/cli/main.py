@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from gateway.cli.arguments import parse_arguments
+from gateway.cli.arguments import called, parse_arguments, whole_parser
 from gateway.cli.output import ProgressLine, as_json, report_error
 from gateway.errors import RbdgateError
 
@@ -28,6 +28,10 @@ OpenSession = Callable[[Namespace, ProgressLine], AbstractContextManager["Sessio
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command on this node's settings and return its exit status."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could follow
+        from gateway.cli.completing import complete  # noqa: PLC0415
+
+        complete(whole_parser(called(os.environ.get("COMP_LINE", "").split()[1:])))
     return run(sys.argv[1:] if arguments is None else arguments, open_session)
 
 

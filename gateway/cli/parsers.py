@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
+from gateway.cli.completing import Kind, Names
 from gateway.cli.values import parse_seconds
 from gateway.errors import BadInput
 from gateway.model import ImageName, Label
@@ -111,12 +112,18 @@ def image_argument(command: argparse.ArgumentParser) -> None:
 
 def node_argument(command: argparse.ArgumentParser) -> None:
     """Let the command name a node."""
-    command.add_argument("node", type=typed(Label), metavar="NODE", help="the node's name")
+    completed(command.add_argument("node", type=typed(Label), metavar="NODE", help="the node's name"), Kind.NODE)
 
 
 def nodes_argument(command: argparse.ArgumentParser) -> None:
     """Let the command name any number of nodes."""
-    command.add_argument("nodes", type=typed(Label), nargs="*", metavar="NODE", help="the nodes' names")
+    nodes = command.add_argument("nodes", type=typed(Label), nargs="*", metavar="NODE", help="the nodes' names")
+    completed(nodes, Kind.NODE)
+
+
+def completed(argument: argparse.Action, kind: Kind, ending: str = "") -> None:
+    """Let the shell complete the argument with live names of that kind, each with `ending` behind it."""
+    argument.completer = Names(kind, ending)  # type: ignore[attr-defined] # where argcomplete looks for it
 
 
 def typed(parse: Callable[[str], T]) -> Callable[[str], T]:

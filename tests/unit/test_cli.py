@@ -122,7 +122,7 @@ def test_only_what_is_called_is_loaded() -> None:
         run = subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True, text=True)
         return set(run.stdout.splitlines()[-1].split())
 
-    frame = {f"gateway.cli.{name}" for name in ("arguments", "output", "parsers", "values")}
+    frame = {f"gateway.cli.{name}" for name in ("arguments", "completing", "output", "parsers", "values")}
     assert loaded("--help") == frame
     show = loaded("node", "show", "gw1")
     assert {name for name in show if "actions" not in name} == {*frame, "gateway.cli.node", "gateway.cli.session"}
