@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -23,12 +23,13 @@ from agent.reporting import Seen, node_report
 from agent.strangers import Strangers
 from agent.wakeups import Wake
 from agent.workers import Workers
+from gateway.access import Opened
 from gateway.apply import Hands, apply
 from gateway.errors import AddressInUse, Blocklisted, KernelRefused, RbdgateError, RequestsGivenUp, Stuck, TenureOver
 from gateway.model import NOT_ANSWERED, ClusterView, Connection, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR, Kernel
 from gateway.placement import Lately, unfit
-from gateway.plan import Me, Situation, anchor_of, plan, plan_nothing
+from gateway.plan import DISCOVERY, Me, Situation, anchor_of, plan, plan_nothing
 from gateway.steps import Claim, Cut, OpenPath, Plan, Step
 from gateway.timers import Timers
 
@@ -77,6 +78,7 @@ class Turn:
     view: ClusterView | None
     kernel: Kernel
     plan: Plan
+    opened: Opened = field(default_factory=Opened)
 
 
 class Cycle:
@@ -94,6 +96,7 @@ class Cycle:
         wake: Wake,
         guard_sign: Callable[[], float | None],
         clock: Callable[[], float] = boottime,
+        opener: Callable[[ClusterView], Opened] = lambda _: Opened(),
         narrator: Narrator | None = None,
     ) -> None:
         self._narrator = narrator or Narrator(node, version, lambda _: None, clock=clock)
@@ -102,6 +105,7 @@ class Cycle:
         self._wake, self._guard_sign, self._clock = wake, guard_sign, clock
         self._links = SteadyLinks(timers)
         self._leaving = ""
+        self._open = opener
         self._strangers = Strangers(timers.retry_first, timers.retry_last)
         self._unclaimed_since: dict[str, float] = {}
         self._same_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
@@ -159,6 +163,7 @@ class Cycle:
             return None
         else:
             self._narrator.turns(view, self._membership.tenure.lease)
+            opened = self._open(view)
             situation = Situation(
                 view=view,
                 kernel=kernel,
@@ -167,9 +172,10 @@ class Cycle:
                 stagger=self._timers.claim_stagger,
                 busy=busy,
                 lately=self._lately(view, self._clock()),
+                opened=opened,
                 strangers=self._strangers.at(view, self._membership.tenure.lease, self._clock()),
             )
-            turn = Turn(view, kernel, plan(situation))
+            turn = Turn(view, kernel, plan(situation), opened)
             self._workers.forget_failures_but({*turn.plan.images, *busy, BLOCKLIST})
         self._carry_out(turn)
         self._tell_connections(turn)
@@ -341,6 +347,7 @@ class Cycle:
             error=self._workers.error,
             obstacle=self._obstacle(turn.view, turn.kernel),
             strangers=self._strangers.reasons(),
+            opened=turn.opened,
         )
         report = node_report(self._node, self._version, seen)
         if self._membership.tenure.runs(self._clock()):
@@ -371,7 +378,7 @@ class Cycle:
             return storage
         if view is not None and anchor_of(kernel.mappings, view.settings.anchor_pool) is None:
             return self._workers.error(ANCHOR) or "it is starting, and has no client of Ceph in its kernel yet"
-        return ""
+        return self._workers.error(DISCOVERY) or ""
 
     def _say(self, sentence: str) -> None:
         notify(STATUS=sentence)

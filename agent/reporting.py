@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from gateway.access import Opened, access_of
+from gateway.credentials import Unreadable
 from gateway.model import Address, ClusterView, ImageSpec, Label
 from gateway.observed import Kernel
 from gateway.plan import export_of, path_is_up, path_wishes
-from gateway.profile import differences
+from gateway.profile import access_differences, differences, discovery_is
 from gateway.report import ImageReport, NodeReport, PathReport
 
 
@@ -24,6 +26,8 @@ class Seen:
     obstacle: str
     strangers: Mapping[Address, str] = field(default_factory=dict)
     """Why an address is not served: a machine of others was found to have it."""
+    opened: Opened = field(default_factory=Opened)
+    """What of the cluster's sealed credentials could be opened here."""
 
 
 def node_report(node: Label, version: str, seen: Seen) -> NodeReport:
@@ -34,7 +38,27 @@ def node_report(node: Label, version: str, seen: Seen) -> NodeReport:
     sentence = f"holds {len(images)} of {len(seen.view.images)} images, {served} with all paths up"
     if seen.obstacle:
         sentence += f"; takes nothing: {seen.obstacle}"
-    return NodeReport(node, version, sentence, images, seen.obstacle)
+    discovery = seen.opened.discovery
+    unknown = discovery.reason if isinstance(discovery, Unreadable) else ""
+    if unknown:
+        sentence += f"; discovery's credentials {unknown}"
+    asked = not isinstance(discovery, Unreadable) and discovery_is(seen.kernel.discovery, discovery)
+    return NodeReport(
+        node,
+        version,
+        sentence,
+        images,
+        seen.obstacle,
+        untaken=_untaken(seen),
+        discovery=seen.view.access_revision if asked else 0,
+    )
+
+
+def _untaken(seen: Seen) -> dict[str, str]:
+    """Why this node could not serve an image that nobody holds, whatever its turn."""
+    unclaimed = (spec for spec in seen.view.images.values() if spec.uid not in seen.view.claims)
+    found = {spec.uid: access_of(seen.view, seen.opened, spec).obstacle for spec in unclaimed}
+    return {uid: obstacle for uid, obstacle in found.items() if obstacle}
 
 
 def _image_report(uid: str, token: int, seen: Seen) -> ImageReport:
@@ -42,10 +66,12 @@ def _image_report(uid: str, token: int, seen: Seen) -> ImageReport:
     if spec is None:
         return ImageReport(uid, token, bool(seen.kernel.devices_of(uid)), (), "its spec cannot be read")
     export = export_of(spec, token, seen.kernel)
-    error = seen.error(uid) or ("" if export else seen.obstacle)
+    access = access_of(seen.view, seen.opened, spec)
+    error = seen.error(uid) or access.obstacle or ("" if export else seen.obstacle)
     grown = all(mapping.size >= spec.size for mapping in seen.kernel.mappings_of(spec))  # krbd hears of it by itself
-    agrees = export is not None and grown and not differences(spec, *export)
-    applied = seen.view.revisions[spec.name] if agrees else 0
+    complete = export is not None and grown and not differences(spec, *export)
+    agrees = complete and not access.obstacle and not access_differences(access, export[1] if export else None)
+    applied = seen.view.wanted_revision(spec) if agrees else 0
     return ImageReport(uid, token, export is not None, _paths(spec, error, seen), error, applied)
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway import steps as words
+from gateway.access import Access
+from gateway.credentials import Credentials
 from gateway.errors import (
     FenceUnconfirmed,
     KernelRefused,
@@ -92,12 +94,21 @@ class KernelDoor(Protocol):
     def map_anchor(self, generation: int) -> None: ...
     def anchor_instance(self) -> Instance: ...
     def map_image(self, spec: ImageSpec, client: Instance) -> None: ...
-    def build(self, spec: ImageSpec, device: DeviceName) -> None: ...
+    def build(self, spec: ImageSpec, device: DeviceName, access: Access) -> None: ...
     def probe(self, path: Path) -> None: ...
     def open_path(self, spec: ImageSpec, path: Path, permit: Callable[[], None]) -> None: ...
     def nudge(self, connection: Connection) -> None: ...
     def close_path(self, spec: ImageSpec, path: Path) -> None: ...
-    def set_initiators(self, spec: ImageSpec, add: frozenset[Iqn], remove: frozenset[Iqn]) -> None: ...
+    def set_initiators(
+        self,
+        spec: ImageSpec,
+        wanted: Mapping[Iqn, Credentials | None],
+        remove: frozenset[Iqn],
+        *,
+        demanded: bool,
+    ) -> None: ...
+    def set_discovery(self, credentials: Credentials | None) -> None: ...
+    def close_discovery(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ class Hands:
     """Hears whom a takeover has fenced, once that was confirmed."""
 
 
-def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one flat table of words and acts
+def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912, PLR0915 - one flat table of words and acts
     """Carry out one step; raises what its room raises, with nothing half decided left behind."""
     kernel, store = hands.kernel, hands.store
     match step:
@@ -142,7 +153,7 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one 
             kernel.map_image(step.spec, step.client)
         case words.Build():
             _permit(hands, step.spec, step.device.token)
-            kernel.build(step.spec, step.device)
+            kernel.build(step.spec, step.device, step.access)
         case words.OpenPath():
             _permit(hands, step.spec, step.token)
             _open_path(step, hands)
@@ -151,7 +162,11 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912 - one 
         case words.ClosePath():
             kernel.close_path(step.spec, step.path)
         case words.SetInitiators():
-            kernel.set_initiators(step.spec, step.add, step.remove)
+            kernel.set_initiators(step.spec, step.wanted, step.remove, demanded=step.demanded)
+        case words.SetDiscovery():
+            kernel.set_discovery(step.credentials)
+        case words.CloseDiscovery():
+            kernel.close_discovery()
         case words.RefreshHold():
             _permit(hands, step.spec, step.token)
             _refresh_hold(step, hands)

@@ -7,10 +7,13 @@ device's commands (disabling a TPG) is done outside it, so that one stuck image 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from collections.abc import Mapping as MappingOf
 from contextlib import suppress
 from pathlib import Path
 
 from gateway import lio, network
+from gateway.access import Access
+from gateway.credentials import Credentials
 from gateway.errors import AddressInUse, Inconsistent, KernelRefused, NotFound, StorageUnavailable
 from gateway.images.krbd import KernelClient, Krbd, client_options
 from gateway.lio.lock import ConfigfsLock
@@ -18,7 +21,7 @@ from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance,
 from gateway.model import Path as ImagePath
 from gateway.observed import ANCHOR, DeviceName, Interface, Kernel, Mapping, Portal
 from gateway.plan import anchor_of
-from gateway.profile import differences
+from gateway.profile import access_differences, differences
 from gateway.timers import Timers
 
 
@@ -57,6 +60,7 @@ class NodeKernel:
             addresses=net.addresses,
             cuts=net.cuts,
             networks=net.networks,
+            discovery=lio.observe_discovery(),
         )
 
     def portal_addresses(self) -> frozenset[Address]:
@@ -131,15 +135,16 @@ class NodeKernel:
                 f" the image was replaced; restore the old one, or delete the target with --keep and adopt the new one"
             )
 
-    def build(self, spec: ImageSpec, device: DeviceName) -> None:
+    def build(self, spec: ImageSpec, device: DeviceName, access: Access) -> None:
         """Build the export with nothing enabled, then compare what is read back with the spec."""
         mapping = next((m for m in self._krbd.mappings() if m.serves(spec)), None)
         if mapping is None:
             raise NotFound(f"image {spec.name} is not mapped on this node")
         with self.lock.held(self._timers.lock_bound):
-            lio.build(spec, device, mapping.dev_path)
+            lio.build(spec, device, mapping.dev_path, access)
         built = next((d for d in lio.observe_devices() if d.name == device), None)
-        wrong = differences(spec, built, lio.observe_target(spec.identity.iqn))
+        target = lio.observe_target(spec.identity.iqn)
+        wrong = (*differences(spec, built, target), *access_differences(access, target))
         if wrong:
             raise Inconsistent(f"image {spec.name} was not built as its spec demands: {'; '.join(wrong)}")
 
@@ -197,10 +202,27 @@ class NodeKernel:
         network.remove_addresses({path.address})
         lio.close_portal(spec.identity.iqn, path.tag)
 
-    def set_initiators(self, spec: ImageSpec, add: frozenset[Iqn], remove: frozenset[Iqn]) -> None:
+    def set_initiators(
+        self,
+        spec: ImageSpec,
+        wanted: MappingOf[Iqn, Credentials | None],
+        remove: frozenset[Iqn],
+        *,
+        demanded: bool,
+    ) -> None:
         """Change the ACLs of an exported image."""
         with self.lock.held(self._timers.lock_bound):
-            lio.set_acls(spec.identity.iqn, add, remove)
+            lio.set_acls(spec.identity.iqn, wanted, remove, demanded=demanded)
+
+    def set_discovery(self, credentials: Credentials | None) -> None:
+        """Have this node's discovery ask for these credentials, or for nothing."""
+        with self.lock.held(self._timers.lock_bound):
+            lio.set_discovery(credentials)
+
+    def close_discovery(self) -> None:
+        """Have this node's discovery ask for credentials, whichever it has."""
+        with self.lock.held(self._timers.lock_bound):
+            lio.close_discovery()
 
     def _interface(self, path: ImagePath) -> Interface:
         """The interface that serves the path's network now."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from gateway.credentials import Secret
 from gateway.model import Address, ImageSpec, Instance, Iqn, Label
 
 _DEVICE = re.compile(r"rbdgate\.([0-9a-f]{16})\.(\d{1,19})")
@@ -64,11 +65,33 @@ class Portal:
 
 
 @dataclass(frozen=True)
+class Acl:
+    """An initiator at one TPG: `mapped` tells whether its mapped LUN 0 is there.
+
+    `authentication` is the ACL's own attribute as read: "1", "0", or "-1" for the TPG's; None on a kernel that has no
+    such attribute. `auth` holds what is set of the files in `auth/`, by name; it is not read where no
+    authentication is asked for.
+    """
+
+    mapped: bool
+    authentication: str | None = None
+    auth: MappingOf[str, Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What the node's discovery asks for: `auth` as in `Acl`, read only where it is enforced."""
+
+    enforced: bool = False
+    auth: MappingOf[str, Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Tpg:
     """One target portal group: `device` is what its LUN 0 links to (None: no LUN, or not a backstore of ours).
 
-    `initiators` maps each ACL to whether its mapped LUN 0 is there; `settings` holds every attribute and
-    parameter the export profile sets, as read (`attrib/<name>`, `param/<name>`); it is empty for a TPG that is being
+    `settings` holds every attribute and parameter the export profile sets, as read (`attrib/<name>`, `param/<name>`),
+    and `authentication` that attribute, which an ACL's own goes before; they are empty and None for a TPG that is being
     closed (enabled, without a portal), whose settings the kernel does not show until that is done.
     """
 
@@ -76,8 +99,9 @@ class Tpg:
     enabled: bool
     device: DeviceName | None
     portals: frozenset[Portal]
-    initiators: MappingOf[Iqn, bool]
+    initiators: MappingOf[Iqn, Acl]
     settings: MappingOf[str, str]
+    authentication: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +181,7 @@ class Kernel:
     addresses: MappingOf[Address, str]
     cuts: frozenset[Address]
     networks: MappingOf[Label, Interface]
+    discovery: Discovery = field(default_factory=Discovery)
 
     def devices_of(self, uid: str) -> tuple[Device, ...]:
         """Every backstore built for the image of that uid, under whatever claim."""

@@ -12,16 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
+from gateway.access import Access, Opened, access_of
+from gateway.credentials import Unreadable
 from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, NodeState, Path
 from gateway.observed import ANCHOR, Device, DeviceName, Kernel, Mapping, Portal, Target
 from gateway.placement import MOVES_AT_ONCE, Lately, Placement, why_not
-from gateway.profile import differences
+from gateway.profile import access_differences, acl_is, differences, discovery_is
 from gateway.steps import (
     Build,
     Claim,
+    CloseDiscovery,
     ClosePath,
     Cut,
     DropFences,
@@ -37,6 +40,7 @@ from gateway.steps import (
     Release,
     RemoveAddresses,
     RequestMove,
+    SetDiscovery,
     SetInitiators,
     Step,
     TakeHold,
@@ -45,6 +49,9 @@ from gateway.steps import (
     Unmap,
     UnmapAnchor,
 )
+
+DISCOVERY = "discovery"
+"""The key in `Plan.images` of what concerns this node's discovery as a whole."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def anchor_of(mappings: Iterable[Mapping], settings_pool: str) -> Mapping | None
 def export_of(spec: ImageSpec, token: int, kernel: Kernel) -> tuple[Device, Target] | None:
     """The image's export if it is complete, built under that claim and on the node's present client; else None.
 
-    ACLs may differ from the spec: those are changed while it is exported.
+    Who may log in is not looked at: that is changed while it is exported.
     """
     devices = kernel.devices_of(spec.uid)
     target = kernel.target(spec.identity.iqn)
@@ -121,9 +128,7 @@ def export_of(spec: ImageSpec, token: int, kernel: Kernel) -> tuple[Device, Targ
     device, mapping = devices[0], mappings[0]
     if device.name.token != token or device.dev_path != mapping.dev_path or mapping.instance not in anchors:
         return None
-    as_allowed = dict.fromkeys(spec.initiators, True)
-    tpgs = tuple(replace(tpg, initiators=as_allowed) for tpg in target.tpgs)
-    return None if differences(spec, device, replace(target, tpgs=tpgs)) else (device, target)
+    return None if differences(spec, device, target) else (device, target)
 
 
 def plan_nothing(kernel: Kernel) -> Plan:
@@ -177,6 +182,8 @@ class Situation:
     lately: Lately = field(default_factory=Lately)
     strangers: MappingOf[Address, str] = field(default_factory=dict)
     """The addresses that machines of others were found to have and that are not to be probed again yet, with words."""
+    opened: Opened = field(default_factory=Opened)
+    """What of the view's sealed credentials could be opened on this node."""
 
 
 def plan(situation: Situation) -> Plan:
@@ -191,7 +198,8 @@ class _Planner:
         self.view, self.kernel, self.me, self.busy = situation.view, situation.kernel, situation.me, situation.busy
         self.waited, self.stagger = situation.waited, situation.stagger
         self.lately, self.placement = situation.lately, Placement(self.view)
-        self.strangers = situation.strangers
+        self.strangers, self.opened = situation.strangers, situation.opened
+        self.discovery_open = False
         self.anchor = anchor_of(self.kernel.mappings, self.view.settings.anchor_pool)
         self.cut: set[Address] = set()
         self.images: dict[str, tuple[Step, ...]] = {}
@@ -199,6 +207,7 @@ class _Planner:
         self.held = {uid: claim.token for uid, claim in self.view.claims.items() if claim.lease == self.me.lease}
 
     def plan(self) -> Plan:
+        self._plan_discovery()
         for spec in self.view.images.values():
             self._plan_image(spec)
         self._relocate()
@@ -233,6 +242,11 @@ class _Planner:
         if self.anchor is None or self.me.rados is None:
             self.reasons[spec.uid] = "waiting for this node's clients of RADOS"
             return self._withdraw(spec)
+        access = self._access(spec)
+        waits_for = access.obstacle or (self.discovery_open and "discovery does not ask for its credentials yet")
+        if waits_for:
+            self.reasons[spec.uid] = waits_for
+            return self._withdraw(spec)
         self.reasons[spec.uid] = f"held under claim {token}, not exported under it yet"
         opened = [self._open(spec, w.path, token) for w in self._wishes(spec) if w.down_because is None]
         opened.sort(key=lambda step: step.probe)  # what is known to be ours waits for no probe
@@ -240,18 +254,14 @@ class _Planner:
             *self._withdraw(spec),
             TakeHold(spec, token, self.anchor.instance),
             Map(spec, token, self.anchor.instance),
-            Build(spec, DeviceName(spec.uid, token)),
+            Build(spec, DeviceName(spec.uid, token), access),
             *opened,
             *self._finish_move(spec),
         )
 
     def _keep(self, spec: ImageSpec, token: int, target: Target) -> tuple[Step, ...]:
         steps: list[Step] = []
-        wanted = set(spec.initiators)
-        missing = {i for i in wanted for tpg in target.tpgs if not tpg.initiators.get(i, False)}
-        extra = {i for tpg in target.tpgs for i in tpg.initiators} - wanted
-        if missing or extra:
-            steps.append(SetInitiators(spec, frozenset(missing), frozenset(extra)))
+        steps += self._set_initiators(spec, target)
         opened: list[OpenPath] = []
         unmarked: set[Address] = set()
         for wish in self._wishes(spec):
@@ -275,6 +285,36 @@ class _Planner:
         if steps:
             self.reasons[spec.uid] = "exported, and not yet as it should be"
         return (*steps, *self._finish_move(spec))
+
+    def _set_initiators(self, spec: ImageSpec, target: Target) -> tuple[Step, ...]:
+        """Make the ACLs what they should be, as far as that is known; what is unknown stays as it is."""
+        access = self._access(spec)
+        if not access_differences(access, target):
+            return ()
+        wanted = {
+            iqn: credentials
+            for iqn, credentials in access.initiators.items()
+            if any(not acl_is(tpg.initiators.get(iqn), credentials) for tpg in target.tpgs)
+        }
+        extra = {iqn for tpg in target.tpgs for iqn in tpg.initiators if not access.expects(iqn)}
+        return (SetInitiators(spec, wanted, frozenset(extra), access.demanded),)
+
+    def _plan_discovery(self) -> None:
+        """Have discovery ask for what it should; where that is not known here it answers nobody, or whom it did."""
+        wanted, now = self.opened.discovery, self.kernel.discovery
+        step: Step | None = None
+        if isinstance(wanted, Unreadable) or (wanted is None and self.view.discovery is not None):
+            self.discovery_open = not now.enforced
+            step = CloseDiscovery() if self.discovery_open else None
+        else:
+            self.discovery_open = wanted is not None and not now.enforced
+            step = None if discovery_is(now, wanted) else SetDiscovery(wanted)
+        if step is not None and DISCOVERY not in self.busy:
+            self.images[DISCOVERY] = (step,)
+            self.reasons[DISCOVERY] = "discovery does not ask for the credentials it should"
+
+    def _access(self, spec: ImageSpec) -> Access:
+        return access_of(self.view, self.opened, spec)
 
     def _wishes(self, spec: ImageSpec) -> tuple[PathWish, ...]:
         return path_wishes(spec, self.kernel, guarded=self.me.guarded, strangers=self.strangers)
@@ -357,6 +397,8 @@ class _Planner:
         word = self.view.live.get(self.me.name)
         if word is None or not {self.anchor.instance, self.me.rados} <= set(word.instances):
             return ()  # others must be able to tell this node's instances before it opens anything
+        if self.discovery_open or self._access(spec).obstacle:
+            return ()  # it could not be served as it should be
         for rank, candidate in enumerate(self.placement.candidates(spec)):
             if candidate.node == self.me.name and self.waited.get(spec.uid, 0.0) >= rank * self.stagger:
                 revision = self.view.revisions[spec.name]

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from gateway.model import DeviceAttributes, Identity, ImageSpec, Iqn
-from gateway.observed import Device, Target, Tpg
+from gateway.access import Access
+from gateway.credentials import Credentials, Secret
+from gateway.model import DeviceAttributes, Identity, ImageSpec
+from gateway.observed import Acl, Device, Discovery, Target, Tpg
 
 _MIB = 1 << 20
 
@@ -69,7 +71,6 @@ DEVICE_FILES = tuple(setting.file for setting in device_settings(DeviceAttribute
 
 TPG_SETTINGS = (
     # Explicit ACLs only, and discovery shows a target to nobody else.
-    Setting("attrib/authentication", "0"),
     Setting("attrib/generate_node_acls", "0"),
     Setting("attrib/cache_dynamic_acls", "0"),
     Setting("attrib/demo_mode_discovery", "0"),
@@ -101,12 +102,61 @@ ACL_SETTINGS = (
 """Every setting of an ACL. They are written before its mapped LUN is linked: a mapped LUN proves that they were."""
 
 
+AUTHENTICATION = "attrib/authentication"
+"""A TPG's and an ACL's file: whether a login has to authenticate. The ACL's own goes before the TPG's, which is "1": an
+ACL that was made this moment, and has nothing set yet, lets nobody in."""
+
+AUTH_FILES = ("userid", "password", "userid_mutual", "password_mutual")
+"""What is in the directories `auth/` of an ACL and `discovery_auth/` of the fabric (RFC 7143 section 12.1.3)."""
+
+
 def differences(spec: ImageSpec, device: Device | None, target: Target | None) -> tuple[str, ...]:
     """Each way in which what was read is not what the spec demands, one sentence each; empty means complete.
 
-    Which TPGs are enabled and which portals they have is not compared: that is what comes and goes with a path.
+    Which TPGs are enabled and which portals they have is not compared: that is what comes and goes with a path. Who
+    may log in neither: `access_differences`.
     """
     return (*_of_device(spec, device), *_of_target(spec, device, target))
+
+
+def access_differences(access: Access, target: Target | None) -> tuple[str, ...]:
+    """Each way in which a target lets in others, or otherwise, than those who may; what is unknown is not compared."""
+    if target is None:
+        return ()
+    return tuple(f"TPG {tpg.tag} of {target.iqn}: {what}" for tpg in target.tpgs for what in _of_access(access, tpg))
+
+
+def acl_is(acl: Acl | None, credentials: Credentials | None) -> bool:
+    """Whether an ACL lets its initiator in with exactly these credentials; None: without any."""
+    if acl is None or not acl.mapped:
+        return False
+    if acl.authentication == "0":
+        return credentials is None
+    return acl.authentication in ("1", None) and acl.auth == auth_of(credentials)
+
+
+def discovery_is(discovery: Discovery, credentials: Credentials | None) -> bool:
+    """Whether discovery asks for exactly these credentials; None: for nothing."""
+    if credentials is None:
+        return not discovery.enforced
+    return discovery.enforced and discovery.auth == auth_of(credentials)
+
+
+def auth_of(credentials: Credentials | None) -> dict[str, Secret]:
+    """The files of an `auth/` directory that are set with these credentials, names as hidden as secrets."""
+    if credentials is None:
+        return {}
+    found = {"userid": Secret(credentials.user), "password": credentials.secret}
+    if credentials.mutual_secret is not None:
+        found |= {"userid_mutual": Secret(credentials.mutual_user), "password_mutual": credentials.mutual_secret}
+    return found
+
+
+def tpg_authentication(tpg: Tpg, *, demanded: bool) -> str:
+    """What a TPG's own attribute should be; on a kernel whose ACLs have none of their own it decides for all of them:
+    an image with one initiator that has to authenticate lets none in without it."""
+    inherited = any(acl.authentication is None for acl in tpg.initiators.values())
+    return "0" if inherited and not demanded else "1"
 
 
 def _of_device(spec: ImageSpec, device: Device | None) -> Iterator[str]:
@@ -159,17 +209,27 @@ def _of_tpg(spec: ImageSpec, device: Device | None, tpg: Tpg) -> Iterator[str]:
         yield f"LUN 0 of {where} is backstore {tpg.device}, not {device.name}"
     if tpg.settings or not tpg.enabled or tpg.portals:  # else it is being closed, and they are not known
         yield from _compare(where, {setting.file: setting.expected for setting in TPG_SETTINGS}, tpg.settings)
-    yield from _of_initiators(where, frozenset(spec.initiators), tpg.initiators)
 
 
-def _of_initiators(where: str, wanted: frozenset[Iqn], present: Mapping[Iqn, bool]) -> Iterator[str]:
-    for iqn in sorted(wanted - present.keys()):
-        yield f"{where} has no ACL for {iqn}"
-    for iqn in sorted(present.keys() - wanted):
-        yield f"{where} has an ACL for {iqn}, which is not allowed"
-    for iqn in sorted(wanted & present.keys()):
-        if not present[iqn]:
-            yield f"the ACL of {where} for {iqn} has no mapped LUN 0"
+def _of_access(access: Access, tpg: Tpg) -> Iterator[str]:
+    present = tpg.initiators
+    for iqn in sorted(present):
+        if not access.expects(iqn):
+            yield f"there is an ACL for {iqn}, which is not allowed"
+    for iqn, credentials in sorted(access.initiators.items()):
+        if iqn not in present:
+            yield f"there is no ACL for {iqn}"
+        elif not present[iqn].mapped:
+            yield f"the ACL for {iqn} has no mapped LUN 0"
+        elif not acl_is(present[iqn], credentials):
+            yield (
+                f"the ACL for {iqn} does not ask for its credentials"
+                if credentials
+                else (f"the ACL for {iqn} asks for credentials, and it has none")
+            )
+    wanted = tpg_authentication(tpg, demanded=access.demanded)
+    if tpg.authentication not in (wanted, None):
+        yield f"{AUTHENTICATION} is {tpg.authentication!r}, it should be {wanted!r}"
 
 
 def _compare(where: str, expected: Mapping[str, str], shown: Mapping[str, str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -43,7 +43,8 @@ class PathReport:
 class ImageReport:
     """An image as its holder sees it; `error` is the failure that keeps it from being served, if any.
 
-    `applied` is the revision of the spec that the kernel was seen to agree with in all, ACLs included; 0 if unknown.
+    `applied` is the newest revision of spec, groups and credentials that the kernel was seen to agree with in all; 0 if
+    it does not, or that is not known.
     """
 
     uid: str
@@ -56,13 +57,19 @@ class ImageReport:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node last said: the one sentence of its last turn, its images, and why it takes no others, if so."""
+    """What a node last said: the one sentence of its last turn, its images, and why it takes no others, if so.
+
+    `untaken` tells by uid why it could not serve an image that nobody holds; `discovery` is the newest revision of the
+    credentials that its discovery was seen to ask for, 0 if it does not.
+    """
 
     node: Label
     version: str
     sentence: str
     images: tuple[ImageReport, ...]
     obstacle: str = ""
+    untaken: Mapping[str, str] = field(default_factory=dict)
+    discovery: int = 0
 
     def to_json(self) -> bytes:
         """The report as the value of `status/<node>`."""
@@ -77,8 +84,14 @@ class NodeReport:
             }
             for image in self.images
         ]
-        report = {"node": str(self.node), "version": self.version, "sentence": self.sentence, "images": images}
-        return json.dumps(report | {"obstacle": self.obstacle}, separators=(",", ":")).encode()
+        report: dict[str, Any] = {
+            "node": str(self.node),
+            "version": self.version,
+            "sentence": self.sentence,
+            "images": images,
+        }
+        report |= {"obstacle": self.obstacle, "untaken": dict(self.untaken), "discovery": self.discovery}
+        return json.dumps(report, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, value: bytes) -> NodeReport:
@@ -98,8 +111,15 @@ class NodeReport:
                 )
                 for image in report["images"]
             )
-            obstacle = str(report.get("obstacle", ""))
-            return cls(Label(str(report["node"])), str(report["version"]), str(report["sentence"]), images, obstacle)
+            return cls(
+                node=Label(str(report["node"])),
+                version=str(report["version"]),
+                sentence=str(report["sentence"]),
+                images=images,
+                obstacle=str(report.get("obstacle", "")),
+                untaken={str(uid): str(reason) for uid, reason in report.get("untaken", {}).items()},
+                discovery=int(report.get("discovery", 0)),
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"a node's status is no report of ours: {error!r}") from None
 
@@ -257,8 +277,10 @@ def _image_status(placement: Placement, spec: ImageSpec, reports: Mapping[Label,
 def _why_unclaimed(placement: Placement, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> str:
     view, order = placement.view, placement.candidates(spec)
     said = {node: report.obstacle for node, report in reports.items() if report.obstacle and node in view.live}
+    refused = {node: report.untaken[spec.uid] for node, report in reports.items() if spec.uid in report.untaken}
     if order:
         told = [f"{each.node} takes nothing: {said[each.node]}" for each in order if each.node in said]
+        told += [f"{each.node} cannot: {refused[each.node]}" for each in order if each.node in refused]
         return "; ".join([f"next is {order[0].reason}", *told])
     why = {node: why_not(view, spec, node) for node in sorted(set(view.nodes) | set(view.live))}
     why |= {node: f"can serve nothing: {obstacle}" for node, obstacle in said.items()}

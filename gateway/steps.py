@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.access import Access
+from gateway.credentials import Credentials
 from gateway.model import Address, FenceIntent, HolderRecord, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import DeviceName
 
@@ -98,6 +100,7 @@ class Build:
 
     spec: ImageSpec
     device: DeviceName
+    access: Access
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,24 @@ class ClosePath:
 
 @dataclass(frozen=True)
 class SetInitiators:
-    """Make the ACLs of an exported image those of its spec."""
+    """Make or change some ACLs of an exported image and remove others; `demanded` as in `Access`, of all of them."""
 
     spec: ImageSpec
-    add: frozenset[Iqn]
+    wanted: Mapping[Iqn, Credentials | None]
     remove: frozenset[Iqn]
+    demanded: bool
+
+
+@dataclass(frozen=True)
+class SetDiscovery:
+    """Have this node's discovery ask for these credentials; None: for nothing."""
+
+    credentials: Credentials | None
+
+
+@dataclass(frozen=True)
+class CloseDiscovery:
+    """Have this node's discovery answer nobody who does not know what is not known here."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +233,8 @@ Step = (
     | MarkServed
     | ClosePath
     | SetInitiators
+    | SetDiscovery
+    | CloseDiscovery
     | RefreshHold
     | Release
     | ForsakeHold

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
+from gateway.credentials import Secret
 from gateway.errors import KernelRefused, Unavailable
 
 TARGET_ROOT = "/sys/kernel/config/target"
@@ -55,6 +56,18 @@ def write(path: str, value: str) -> None:
         raise refused(f"cannot write {value!r} to", path, error) from None
     finally:
         os.close(descriptor)
+
+
+def write_secret(path: str, secret: Secret) -> None:
+    """Write what nobody shall see: an error names the file, not the value."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, secret.plain.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise refused("cannot write", path, error) from None
 
 
 def entries(path: str) -> tuple[str, ...]:

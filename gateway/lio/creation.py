@@ -7,9 +7,12 @@ builds again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from gateway.access import Access
+from gateway.credentials import Credentials
 from gateway.errors import Inconsistent, NotFound
+from gateway.lio.authentication import authenticate, authenticate_all
 from gateway.lio.configfs import entries, exists, link, links, make, make_if_missing, read, write
 from gateway.lio.names import CORE, HBA, ISCSI, MAPPED_LUN, device_path, portal_name, target_path, tpg_path
 from gateway.lio.removal import close_portal, remove_acl, tags_of
@@ -18,7 +21,7 @@ from gateway.observed import DeviceName, Portal
 from gateway.profile import ACL_SETTINGS, TPG_SETTINGS, device_settings
 
 
-def build(spec: ImageSpec, device: DeviceName, dev_path: str) -> None:
+def build(spec: ImageSpec, device: DeviceName, dev_path: str, access: Access) -> None:
     """Make backstore, target, TPGs, LUNs and ACLs of an image, with no portal and nothing enabled.
 
     Raises Inconsistent if anything of the image is there already, KernelRefused for what the kernel does not take.
@@ -32,9 +35,7 @@ def build(spec: ImageSpec, device: DeviceName, dev_path: str) -> None:
         _make_tpg(spec.identity.iqn, path.tag)
     for path in spec.paths:  # in the order of the tags on a fresh device: the relative port ids follow it
         _link_lun(spec.identity.iqn, path.tag, device)
-    for path in spec.paths:
-        for initiator in spec.initiators:
-            _make_acl(spec.identity.iqn, path.tag, initiator)
+    set_acls(spec.identity.iqn, access.initiators, (), demanded=access.demanded)
 
 
 def _expect_nothing(spec: ImageSpec, device: DeviceName) -> None:
@@ -80,10 +81,11 @@ def _link_lun(iqn: Iqn, tag: int, device: DeviceName) -> None:
     link(f"{lun}/{device}", device_path(HBA, device))
 
 
-def _make_acl(iqn: Iqn, tag: int, initiator: Iqn) -> None:
+def _make_acl(iqn: Iqn, tag: int, initiator: Iqn, credentials: Credentials | None) -> None:
     tpg = tpg_path(iqn, tag)
     acl = f"{tpg}/acls/{initiator}"
     make_if_missing(acl)
+    authenticate(acl, credentials)
     if links(f"{acl}/lun_0"):
         return
     for setting in ACL_SETTINGS:
@@ -92,20 +94,25 @@ def _make_acl(iqn: Iqn, tag: int, initiator: Iqn) -> None:
     link(f"{acl}/lun_0/{MAPPED_LUN}", f"{tpg}/lun/lun_0")
 
 
-def set_acls(iqn: Iqn, add: Iterable[Iqn], remove: Iterable[Iqn]) -> None:
-    """Add and remove initiators on every TPG of a target; those that are so already stay as they are.
+def set_acls(iqn: Iqn, wanted: Mapping[Iqn, Credentials | None], remove: Iterable[Iqn], *, demanded: bool) -> None:
+    """Make or change the ACLs of these initiators on every TPG of a target, and remove others.
 
-    A removed initiator's session ends at once. The other initiators' sessions are not touched.
+    `demanded` tells whether any initiator of the image, named here or not, has to authenticate. A removed initiator's
+    session ends at once; no other session is touched: what was changed counts from the next login on.
     """
     tags = tags_of(iqn)
     if not tags:
         raise NotFound(f"target {iqn} has no TPG here; build it first")
-    wanted, unwanted = sorted(add), sorted(remove)
+    unwanted = sorted(remove)
     for tag in tags:
         for initiator in unwanted:
             remove_acl(f"{tpg_path(iqn, tag)}/acls/{initiator}")
-        for initiator in wanted:
-            _make_acl(iqn, tag, initiator)
+        if demanded:
+            authenticate_all(tpg_path(iqn, tag))
+        for initiator, credentials in sorted(wanted.items()):
+            _make_acl(iqn, tag, initiator, credentials)
+        if not demanded:
+            authenticate_all(tpg_path(iqn, tag), unless_inherited=True)
 
 
 def open_portal(iqn: Iqn, path: Path) -> None:

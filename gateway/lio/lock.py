@@ -83,7 +83,7 @@ class ConfigfsLock:
                 self._expect_time_left(deadline, timeout)
                 self._sleep(_LOOK_AGAIN)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps([os.getpid(), _start_time()]).encode(), 0)
+            os.pwrite(descriptor, json.dumps([os.getpid(), start_time("self")]).encode(), 0)
         except BaseException:
             os.close(descriptor)
             raise
@@ -102,6 +102,10 @@ def _try(descriptor: int) -> bool:
     return True
 
 
-def _start_time() -> int:
-    stat = Path("/proc/self/stat").read_text()
+def start_time(pid: int | str) -> int | None:
+    """When a process was started, as `LockHolder.start`; None if there is none of that pid."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
     return int(stat.rpartition(")")[2].split()[19])

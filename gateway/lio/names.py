@@ -11,6 +11,12 @@ from gateway.observed import DeviceName, Portal
 CORE = f"{TARGET_ROOT}/core"
 ISCSI = f"{TARGET_ROOT}/iscsi"
 
+DISCOVERY = f"{ISCSI}/discovery_auth"
+"""What discovery asks for, the whole node's."""
+
+UNSET = "NULL"
+"""What is written to a file of an `auth/` directory to unset it; the kernel shows it afterwards."""
+
 HBA = "iblock_29282"
 """The iblock HBA that holds all backstores of ours (0x7262, "rb"); what other tools make lies in HBAs of their own."""
 

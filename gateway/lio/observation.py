@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from gateway.credentials import Secret
 from gateway.errors import BadInput
 from gateway.lio.configfs import entries, exists, link_target, links, read, root_entries
-from gateway.lio.names import CORE, ISCSI, MAPPED_LUN, device_of, device_path, parse_portal, tag_of
+from gateway.lio.names import CORE, DISCOVERY, ISCSI, MAPPED_LUN, UNSET, device_of, device_path, parse_portal, tag_of
 from gateway.model import Iqn
-from gateway.observed import Device, DeviceName, Target, Tpg
-from gateway.profile import DEVICE_FILES, TPG_SETTINGS
+from gateway.observed import Acl, Device, DeviceName, Discovery, Target, Tpg
+from gateway.profile import AUTH_FILES, AUTHENTICATION, DEVICE_FILES, TPG_SETTINGS
 
 _UDEV_PATH = re.compile(r"UDEV PATH: (\S+)")
 _IDENTITY = {
@@ -84,12 +85,30 @@ def _tpg(target: str, tag: int) -> Tpg | None:
         return None
     lun = links(f"{path}/lun/lun_0")
     portals = frozenset(filter(None, map(parse_portal, entries(f"{path}/np"))))
-    initiators = {iqn: _is_mapped(path, iqn) for iqn in filter(None, map(_iqn, entries(f"{path}/acls")))}
+    initiators = {iqn: _acl(path, iqn) for iqn in filter(None, map(_iqn, entries(f"{path}/acls")))}
     device = next(filter(None, map(device_of, lun.values())), None)
     # Enabled without a portal: it is being closed, and a reader of its settings would wait for its last command.
     closing = enabled == "1" and not portals
     settings = {} if closing else _files(path, (setting.file for setting in TPG_SETTINGS))
-    return Tpg(tag, enabled == "1", device, portals, initiators, settings)
+    authentication = None if closing else read(f"{path}/{AUTHENTICATION}")
+    return Tpg(tag, enabled == "1", device, portals, initiators, settings, authentication)
+
+
+def observe_discovery() -> Discovery:
+    """What discovery asks for on this node."""
+    enforced = read(f"{DISCOVERY}/enforce_discovery_auth") == "1"  # not there: the fabric was not used yet
+    return Discovery(enforced, _auth(DISCOVERY) if enforced else {})
+
+
+def _acl(tpg: str, initiator: Iqn) -> Acl:
+    path = f"{tpg}/acls/{initiator}"
+    authentication = read(f"{path}/{AUTHENTICATION}")
+    return Acl(_is_mapped(tpg, initiator), authentication, {} if authentication == "0" else _auth(f"{path}/auth"))
+
+
+def _auth(path: str) -> dict[str, Secret]:
+    found = ((name, read(f"{path}/{name}") or "") for name in AUTH_FILES)
+    return {name: Secret(text) for name, text in found if text and not text.startswith(UNSET)}
 
 
 def _is_mapped(tpg: str, initiator: Iqn) -> bool:

@@ -7,18 +7,23 @@ the real one refuses; `FakePool` is the one RADOS all fake nodes share: headers,
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from gateway.access import Access
 from gateway.apply import Openers
+from gateway.credentials import Credentials
 from gateway.errors import AddressInUse, Inconsistent, KernelRefused, LostRace, NotFound
 from gateway.images.holder import Holder
 from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import (
     ANCHOR,
     GENERATION_BASE,
+    Acl,
     Device,
     DeviceName,
+    Discovery,
     Interface,
     Kernel,
     Mapping,
@@ -27,7 +32,7 @@ from gateway.observed import (
     Tpg,
 )
 from gateway.plan import anchor_of
-from gateway.profile import TPG_SETTINGS, device_settings, shown_identity
+from gateway.profile import TPG_SETTINGS, auth_of, device_settings, shown_identity
 
 
 @dataclass
@@ -211,7 +216,7 @@ class FakeKernel:
         self.pool.opened(spec.image_id, client)
         self._map(spec.name.pool, spec.name.name, spec.image_id, anchor.generation or 0, read_only=False)
 
-    def build(self, spec: ImageSpec, device: DeviceName) -> None:
+    def build(self, spec: ImageSpec, device: DeviceName, access: Access) -> None:
         """Build a complete export with nothing enabled."""
         self.before("build")
         if self.state.devices_of(spec.uid) or self.state.target(spec.identity.iqn):
@@ -219,9 +224,9 @@ class FakeKernel:
         mapping = self.state.mappings_of(spec)[0]
         settings = {setting.file: setting.expected for setting in device_settings(spec.attributes)}
         built = Device(device, "iblock_0", mapping.dev_path, True, settings, shown_identity(spec.identity))
-        acls = dict.fromkeys(spec.initiators, True)
+        acls = {iqn: acl_of(credentials) for iqn, credentials in access.initiators.items()}
         of_tpg = {setting.file: setting.expected for setting in TPG_SETTINGS}
-        tpgs = tuple(Tpg(path.tag, False, device, frozenset(), acls, of_tpg) for path in spec.paths)
+        tpgs = tuple(Tpg(path.tag, False, device, frozenset(), acls, of_tpg, "1") for path in spec.paths)
         self._set(devices=(*self.state.devices, built))
         self.before("build halfway")
         self._set(targets=(*self.state.targets, Target(spec.identity.iqn, tpgs)))
@@ -257,12 +262,31 @@ class FakeKernel:
         self._set(addresses={a: i for a, i in self.state.addresses.items() if a != path.address})
         self._tpg(spec, path.tag, lambda tpg: replace(tpg, enabled=False, portals=frozenset()))
 
-    def set_initiators(self, spec: ImageSpec, add: frozenset[Iqn], remove: frozenset[Iqn]) -> None:
+    def set_initiators(
+        self,
+        spec: ImageSpec,
+        wanted: MappingOf[Iqn, Credentials | None],
+        remove: frozenset[Iqn],
+        *,
+        demanded: bool,
+    ) -> None:
         """Change the ACLs, one TPG after the other."""
         self.before("set_initiators")
         for path in spec.paths:
-            self._tpg(spec, path.tag, lambda tpg: replace(tpg, initiators=_changed(tpg, add, remove)))
+            self._tpg(
+                spec, path.tag, lambda tpg: replace(tpg, initiators=_changed(tpg, wanted, remove), authentication="1")
+            )
             self.before("set_initiators halfway")
+
+    def set_discovery(self, credentials: Credentials | None) -> None:
+        """Ask for these credentials, or for nothing."""
+        self.before("set_discovery")
+        self._set(discovery=Discovery(credentials is not None, auth_of(credentials)))
+
+    def close_discovery(self) -> None:
+        """Ask for whatever there is."""
+        self.before("close_discovery")
+        self._set(discovery=replace(self.state.discovery, enforced=True))
 
     def _map(self, pool: str, name: str, image_id: str, generation: int, *, read_only: bool) -> None:
         if generation not in self._clients:
@@ -288,9 +312,14 @@ class FakeKernel:
         self.state = replace(self.state, **parts)  # type: ignore[arg-type] # the parts are Kernel's own
 
 
-def _changed(tpg: Tpg, add: frozenset[Iqn], remove: frozenset[Iqn]) -> dict[Iqn, bool]:
-    kept = {iqn: mapped for iqn, mapped in tpg.initiators.items() if iqn not in remove}
-    return kept | dict.fromkeys(add, True)
+def acl_of(credentials: Credentials | None) -> Acl:
+    """The ACL of an initiator that has to prove itself with these credentials, or with none."""
+    return Acl(mapped=True, authentication="0" if credentials is None else "1", auth=auth_of(credentials))
+
+
+def _changed(tpg: Tpg, wanted: MappingOf[Iqn, Credentials | None], remove: frozenset[Iqn]) -> dict[Iqn, Acl]:
+    kept = {iqn: acl for iqn, acl in tpg.initiators.items() if iqn not in remove}
+    return kept | {iqn: acl_of(credentials) for iqn, credentials in wanted.items()}
 
 
 def _uid(mapping: Mapping) -> str:

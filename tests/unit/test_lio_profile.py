@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model import DeviceAttributes, Identity, ImageName, ImageSpec, Iqn, Label, Path
-from gateway.observed import Device, DeviceName, Portal, Target, Tpg
+from gateway.observed import Acl, Device, DeviceName, Portal, Target, Tpg
 from gateway.profile import DEVICE_FILES, TPG_SETTINGS, device_settings, differences, shown_identity
 
 INITIATOR = Iqn("iqn.2026-11.io.rbdgate:ini1")
@@ -33,7 +33,7 @@ DEVICE = Device(
     identity=shown_identity(SPEC.identity),
 )
 SETTINGS = {setting.file: setting.expected for setting in TPG_SETTINGS}
-TPG = Tpg(1, False, DEVICE.name, frozenset(), {INITIATOR: True}, SETTINGS)
+TPG = Tpg(1, False, DEVICE.name, frozenset(), {INITIATOR: Acl(mapped=True, authentication="0")}, SETTINGS, "1")
 TARGET = Target(SPEC.identity.iqn, (TPG, replace(TPG, tag=2)))
 
 
@@ -52,10 +52,7 @@ def test_what_the_profile_asks_for_differs_in_nothing() -> None:
     [
         ({"device": None}, "TPG 1 of iqn.2026-11.io.rbdgate:disk1 has no LUN 0 on a backstore of ours"),
         ({"device": DeviceName(SPEC.uid, 6)}, "is backstore rbdgate.0123456789abcdef.6, not"),
-        ({"initiators": {}}, "has no ACL for iqn.2026-11.io.rbdgate:ini1"),
-        ({"initiators": {INITIATOR: False}}, "for iqn.2026-11.io.rbdgate:ini1 has no mapped LUN 0"),
-        ({"initiators": {INITIATOR: True, STRANGER: True}}, "has an ACL for iqn.2026-11.io.rbdgate:stranger"),
-        ({"settings": SETTINGS | {"attrib/authentication": "1"}}, "attrib/authentication is '1', it should be '0'"),
+        ({"settings": SETTINGS | {"param/MaxConnections": "4"}}, "param/MaxConnections is '4', it should be '1'"),
         (
             {"settings": {k: v for k, v in SETTINGS.items() if k != "param/InitialR2T"}},
             "param/InitialR2T cannot be read, it should be 'No'",

@@ -13,7 +13,7 @@ from gateway.errors import Inconsistent, Unavailable
 from gateway.lio import creation, names, observation, removal
 from gateway.lio.logins import parse_session
 from gateway.model import Iqn
-from gateway.observed import DeviceName, Portal
+from gateway.observed import Acl, DeviceName, Portal
 from gateway.profile import DEVICE_FILES, TPG_SETTINGS
 
 UID = "0123456789abcdef"
@@ -80,7 +80,12 @@ def test_a_complete_export_is_read_as_it_is(tree: Path) -> None:
     }
     assert set(device.attributes) == set(DEVICE_FILES)
     (tpg,) = target.tpgs
-    assert (tpg.tag, tpg.enabled, tpg.device, tpg.initiators) == (1, True, NAME, {INITIATOR: True})
+    assert (tpg.tag, tpg.enabled, tpg.device, tpg.initiators) == (
+        1,
+        True,
+        NAME,
+        {INITIATOR: Acl(mapped=True)},
+    )
     assert tpg.portals == {Portal(ipaddress.ip_address("10.0.0.1"), 3260)}
     assert tpg.settings == {setting.file: setting.expected for setting in TPG_SETTINGS}
 
@@ -114,7 +119,11 @@ def test_half_built_things_are_told_as_they_are(tree: Path) -> None:
     (tpg / "acls" / str(INITIATOR)).mkdir(parents=True)
     (tree / "iscsi" / "iqn.2026-11.io.rbdgate:empty").mkdir()
     first, empty = observation.observe_targets()
-    assert (first.tpgs[0].device, first.tpgs[0].initiators, first.tpgs[0].settings) == (None, {INITIATOR: False}, {})
+    assert (first.tpgs[0].device, first.tpgs[0].initiators, first.tpgs[0].settings) == (
+        None,
+        {INITIATOR: Acl(mapped=False)},
+        {},
+    )
     assert empty.tpgs == ()
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.access import Access
 from gateway.apply import Hands, apply
 from gateway.errors import FenceUnconfirmed, Inconsistent, RbdgateError, StoreUnavailable, TenureOver
 from gateway.model import (
@@ -384,7 +385,7 @@ def test_no_step_starts_to_serve_after_the_tenure() -> None:
     starting = (
         TakeHold(spec, 1, client),
         Map(spec, 1, client),
-        Build(spec, DeviceName(spec.uid, 1)),
+        Build(spec, DeviceName(spec.uid, 1), Access({})),
         OpenPath(spec, spec.paths[0], 1),
     )
     for step in starting:
