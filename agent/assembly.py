@@ -16,11 +16,14 @@ from agent.defence import Defence
 from agent.membership import Membership
 from agent.narrator import Narrator
 from agent.notify import notify
+from agent.reachability import Prober, Reachability
+from agent.requests import RequestLedger
 from agent.storage import StorageLink
 from agent.tenure import RuntimeDirectory
 from agent.wakeups import NetworkWatch, StoreWatch, Wake
 from agent.workers import Workers
 from gateway import lio
+from gateway.images.kernel_log import KernelLog
 from gateway.kernel import NodeKernel
 from gateway.settings import Settings
 from gateway.store.client import EtcdClient
@@ -47,6 +50,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
 
     link = StorageLink(lambda: _connect(settings), on_change=lambda: wake.set("storage"))
     kernel = NodeKernel(runtime.lock, timers, client=lambda: link.connected().kernel_client)
+    reachability = Reachability(timers, boottime())
     lease_client = client()  # of its own: nobody else's call delays a renewal
     membership = Membership(
         node=settings.node,
@@ -60,6 +64,15 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         kernel=kernel,
         runtime=runtime,
         on_change=wake.set,
+        reachability=reachability,
+        requests=RequestLedger(KernelLog(), runtime, boot),
+    )
+    prober = Prober(
+        reachability,
+        link,
+        timers=timers,
+        on_change=lambda: wake.set("storage"),
+        on_blocklisted=membership.client_fenced,
     )
     announcer = Announcer(kernel.announce, lambda: membership.tenure.runs(boottime()))
     kernel.on_address = announcer.again
@@ -72,6 +85,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     chronicle = Chronicle(EventStore(client(), settings.etcd.prefix), settings.node)
     chronicle.start()
     link.start()
+    prober.start()
     announcer.start()
     defence.start()
     workers = Workers(

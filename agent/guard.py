@@ -23,6 +23,7 @@ from agent.tenure import RuntimeDirectory
 from agent.workers import Workers
 from gateway.errors import RbdgateError, Stuck
 from gateway.kernel import NodeKernel
+from gateway.lio.lock import LockHolder, start_time
 from gateway.model import Address
 from gateway.observed import Kernel
 from gateway.plan import plan_nothing
@@ -158,7 +159,7 @@ class Guard:
     def _end_lock_holder(self) -> None:
         """End a process that keeps the lock on configfs past the tenure: stopped or hung, it may not serve anyway."""
         holder = self._kernel.lock.holder()
-        if holder is None or holder.pid == os.getpid() or not _is_agent(holder.pid):
+        if holder is None or holder.pid == os.getpid() or not _is_agent(holder):
             return
         log.error("ending the process that keeps the configfs lock", pid=holder.pid)
         try:
@@ -167,12 +168,13 @@ class Guard:
             return
 
 
-def _is_agent(pid: int) -> bool:
+def _is_agent(holder: LockHolder) -> bool:
+    """Whether this very process still runs and is one of ours: its number may be another's by now."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{holder.pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return b"rbdgate" in command
+    return b"rbdgate" in command and start_time(holder.pid) == holder.start
 
 
 def withdraw_once(kernel: Portals, clock: Callable[[], float], bound: float) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +17,7 @@ from agent.guard import Guard, withdraw_once
 from agent.tenure import RuntimeDirectory, Tenure
 from agent.workers import Workers
 from gateway.errors import KernelRefused
-from gateway.lio.lock import ConfigfsLock
+from gateway.lio.lock import ConfigfsLock, start_time
 from gateway.model import Address, parse_address
 from gateway.timers import Timers
 from tests.unit.test_plan import Node, spec_of, world
@@ -134,6 +137,20 @@ def test_a_withdrawal_under_way_stops_where_the_tenure_runs_again(watched: Watch
     watched.look(boottime())
     assert not watched.node.kernel.state.devices
     assert len(watched.node.kernel.state.mappings) == mapped
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_only_the_very_process_that_holds_the_lock_is_ended(watched: Watched, tmp_path: Path, same: bool) -> None:
+    """A process that got the pid of a holder that died, though it is one of ours too, is left alone."""
+    with subprocess.Popen(["rbdgate-agent", "60"], executable="/bin/sleep") as other:
+        started = start_time(other.pid)
+        assert started is not None
+        holder = [other.pid, started if same else started - 1]
+        (tmp_path / "lock").write_text(json.dumps(holder))
+        watched.guard._end_lock_holder()
+        ended = other.poll() is not None if not same else other.wait(10) == -signal.SIGKILL
+        other.kill()
+    assert ended == same
 
 
 class Stubborn:
