@@ -16,6 +16,7 @@ from agent.defence import Defence
 from agent.membership import Membership
 from agent.narrator import Narrator
 from agent.notify import notify
+from agent.opening import Opener
 from agent.reachability import Prober, Reachability
 from agent.requests import RequestLedger
 from agent.storage import StorageLink
@@ -52,6 +53,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     kernel = NodeKernel(runtime.lock, timers, client=lambda: link.connected().kernel_client)
     reachability = Reachability(timers, boottime())
     lease_client = client()  # of its own: nobody else's call delays a renewal
+    opener = Opener(settings.key_file, settings.etcd.prefix)
     membership = Membership(
         node=settings.node,
         version=version("rbdgate"),
@@ -66,6 +68,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         on_change=wake.set,
         reachability=reachability,
         requests=RequestLedger(KernelLog(), runtime, boot),
+        key_id=opener.key_id,
     )
     prober = Prober(
         reachability,
@@ -76,13 +79,13 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     )
     announcer = Announcer(kernel.announce, lambda: membership.tenure.runs(boottime()))
     kernel.on_address = announcer.again
-    defence = Defence(kernel.contested, kernel.macs, announcer.defend)
+    chronicle = Chronicle(EventStore(client(), settings.etcd.prefix), settings.node)
+    defence = Defence(kernel.contested, kernel.macs, announcer.defend, tell=chronicle.tell)
     adopted = membership.adopt()
     log.info("agent starts", node=str(settings.node), version=version("rbdgate"), adopted=adopted)
     lio.ensure_modules()
     from agent.cycle import Cycle  # noqa: PLC0415 - after the lease was taken up
 
-    chronicle = Chronicle(EventStore(client(), settings.etcd.prefix), settings.node)
     chronicle.start()
     link.start()
     prober.start()
@@ -100,6 +103,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         workers=workers,
         wake=wake,
         guard_sign=runtime.guard_sign,
+        opener=opener.open,
         narrator=Narrator(settings.node, version("rbdgate"), chronicle.tell, adopted=adopted),
     )
     StoreWatch(client(), settings.etcd.prefix, wake).start()

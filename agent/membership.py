@@ -78,6 +78,7 @@ class Membership:
         keeper: Callable[..., LeaseKeeper] = LeaseKeeper,
         reachability: Reachability | None = None,
         requests: RequestLedger | None = None,
+        key_id: Callable[[], str] = lambda: "",
     ) -> None:
         """Without a `reachability` that somebody feeds Ceph is never in doubt; without `requests` none was given up."""
         self.store = store
@@ -85,6 +86,7 @@ class Membership:
         self._leases, self._link, self._kernel, self._runtime = leases, link, kernel, runtime
         self._lease_client, self._on_change, self._clock = lease_client, on_change, clock
         self._make_keeper = keeper
+        self._key_id = key_id
         self._keeper: LeaseKeeper | None = None
         self._resigned: str | None = None
         self._withdrawing_since: float | None = None
@@ -318,4 +320,5 @@ class Membership:
             instances=tuple(sorted(instances)),
             addresses=tuple(sorted(own - kernel.addresses.keys(), key=str)),
             macs=tuple(sorted({link.mac for link in kernel.networks.values() if link.mac})),
+            key_id=self._key_id(),
         )

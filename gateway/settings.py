@@ -7,6 +7,7 @@
     ceph.conf            /etc/ceph/ceph.conf                        Ceph's own configuration file
     ceph.user            rbdgate                                    the cephx user, without `client.`
     ceph.keyring         /etc/ceph/ceph.client.<user>.keyring       the file with that user's key
+    secrets.key_file     /etc/rbdgate/secrets.key                   the key that opens CHAP secrets; the same everywhere
     agent.runtime_directory  /run/rbdgate                           what agent and guard share; gone after a boot
     timers.<name>        as `gateway.timers.Timers`                 seconds; the same on every node
 
@@ -63,6 +64,7 @@ class Settings:
     ceph: CephSettings
     runtime_directory: Path
     timers: Timers
+    key_file: Path = Path("/etc/rbdgate/secrets.key")
 
     @classmethod
     def load(cls, path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -90,7 +92,7 @@ class Settings:
 
 
 def _parse(values: Mapping[str, Any], short_host_name: str) -> Settings:
-    top = _Table("", values, ("node", "etcd", "ceph", "agent", "timers"))
+    top = _Table("", values, ("node", "etcd", "ceph", "secrets", "agent", "timers"))
     etcd, ceph = top.table("etcd", ("endpoints", "prefix")), top.table("ceph", ("conf", "user", "keyring"))
     agent = top.table("agent", ("runtime_directory",))
     names = tuple(field.name for field in fields(Timers))
@@ -111,6 +113,7 @@ def _parse(values: Mapping[str, Any], short_host_name: str) -> Settings:
         ),
         runtime_directory=agent.path("runtime_directory", "/run/rbdgate"),
         timers=Timers(**timers.values),
+        key_file=top.table("secrets", ("key_file",)).path("key_file", "/etc/rbdgate/secrets.key"),
     )
 
 

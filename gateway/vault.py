@@ -23,8 +23,6 @@ from gateway.errors import AlreadyExists, BadInput, Sealed
 from gateway.model import ClusterView
 from gateway.store.keys import Keys
 
-DEFAULT_KEY_FILE = Path("/etc/rbdgate/secrets.key")
-
 _NONCE = 12
 _PADDED = 512  # two secrets of at most 255 bytes and what parts them
 
