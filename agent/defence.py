@@ -13,6 +13,7 @@ import structlog
 
 from agent.clock import boottime
 from gateway.errors import RbdgateError
+from gateway.events import Event, Kind
 from gateway.model import Address
 from gateway.network import Assertion, Hearing
 
@@ -37,8 +38,10 @@ class Defence(threading.Thread):
         macs: Callable[[], Set[str]],
         defend: Callable[[Address], None],
         clock: Callable[[], float] = boottime,
+        tell: Callable[[Event], None] = lambda _: None,
     ) -> None:
         super().__init__(name="defence", daemon=True)
+        self._tell = tell
         self._contested, self._macs, self._defend, self._clock = contested, macs, defend, clock
         self._said: dict[Assertion, float] = {}
 
@@ -65,3 +68,5 @@ class Defence(threading.Thread):
             self._said[claim] = now
             who = "another gateway" if claim.mac in self._macs() else "a stranger"
             log.warning(f"address claimed by {who}", address=str(claim.address), mac=claim.mac, interface=interface)
+            why = f"{claim.mac} said at {interface} that it has it"
+            self._tell(Event(Kind.ADDRESS, f"{claim.address} was claimed by {who}; announced it again", why))

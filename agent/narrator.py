@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from agent.clock import boottime
 from agent.takeover import Takeover
-from gateway.errors import Blocklisted, Conflict, FenceUnconfirmed, TenureOver
+from gateway.errors import Blocklisted, Conflict, FenceUnconfirmed, RequestsGivenUp, TenureOver
 from gateway.events import Event, Kind, trace_of
 from gateway.model import ClusterView, FenceIntent, ImageSpec, Instance, Label
 from gateway.report import ImageReport, NodeReport, PathReport
-from gateway.steps import Claim, Release, Step, Teardown, Unmap
+from gateway.steps import Claim, ForsakeHold, Release, Step, Teardown, Unmap
 
 OBSTACLE_LASTS = 10.0
 """An obstacle to taking images is told when it has lasted so long, in seconds: each start begins with some."""
@@ -135,6 +135,9 @@ class Narrator:
                 self._takeovers[work.key] = Takeover(began, reason=step.reason)
             if Takeover.has(step):
                 self._takeovers.setdefault(work.key, Takeover(began)).count(step, began, now)
+            if isinstance(step, ForsakeHold):
+                text = "had lost it, and let go of what named it as the holder"
+                self._tell(self._of(work.key, Kind.IMAGE, text, work.why))
             if isinstance(step, Release):
                 self._released.add(work.key)
                 trace, took = trace_of(step.token), now - work.began
@@ -148,8 +151,10 @@ class Narrator:
 
     def failed(self, work: Work, step: Step, error: Exception) -> None:
         """A step failed; of one series each reason is told once, whatever numbers stand in it."""
-        if isinstance(error, TenureOver | Blocklisted) or (isinstance(error, Conflict) and isinstance(step, Claim)):
-            return  # told as the node's; or another node was faster, which is how it is meant to be
+        if isinstance(error, TenureOver | Blocklisted | RequestsGivenUp):
+            return  # told as the node's: it may not serve now
+        if isinstance(error, Conflict) and isinstance(step, Claim):
+            return  # another node was faster, which is how it is meant to be
         reason = str(error) or type(error).__name__
         with self._lock:
             told = self._failing.setdefault(work.key, set())

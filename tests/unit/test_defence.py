@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.announcer import Schedule
 from agent.defence import REMEMBERED, SAY_AGAIN, Defence
+from gateway.events import Event, Kind
 from gateway.model import Address
 from gateway.network import Assertion
 
@@ -77,7 +78,10 @@ class Listener:
     def __init__(self) -> None:
         self.now = 0.0
         self.defended: list[Address] = []
-        self.thread = Defence(self.contested, lambda: {NODE}, self.defended.append, lambda: self.now)
+        self.told: list[Event] = []
+        self.thread = Defence(
+            self.contested, lambda: {NODE}, self.defended.append, lambda: self.now, tell=self.told.append
+        )
 
     @staticmethod
     def contested(heard: Iterable[tuple[str, Assertion]]) -> tuple[tuple[str, Assertion], ...]:
@@ -100,6 +104,10 @@ def test_a_stranger_is_named_once_a_minute_and_answered_each_time() -> None:
     assert listener.hear(claim) == []
     assert listener.hear(Assertion(OURS, NODE)) == [
         line.replace("a stranger", "another gateway").replace(STRANGER, NODE)
+    ]
+    assert [(event.kind, event.text, event.why.split()[0]) for event in listener.told] == [
+        (Kind.ADDRESS, f"{OURS} was claimed by a stranger; announced it again", STRANGER),
+        (Kind.ADDRESS, f"{OURS} was claimed by another gateway; announced it again", NODE),
     ]
     listener.now = SAY_AGAIN
     assert listener.hear(claim) == [line]

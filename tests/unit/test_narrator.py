@@ -13,6 +13,7 @@ from agent.narrator import OBSTACLE_LASTS, REASONS
 from gateway.errors import FenceUnconfirmed, KernelRefused
 from gateway.events import Event, Kind
 from gateway.model import Claim, ImageSpec
+from gateway.store.values import Delete
 from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
 from tests.unit.test_plan import NETWORKS, spec_of
@@ -249,6 +250,23 @@ def test_a_series_has_few_reasons(holder: Member, monkeypatch: pytest.MonkeyPatc
     while len(tries) < REASONS + 3:
         holder.turn()
     assert [event.kind for event in drain(holder)].count(Kind.FAULT) == REASONS
+
+
+def test_a_claim_that_somebody_deleted_is_told(holder: Member, join: Join) -> None:
+    """A holder whose claim is gone under its live lease tells that it lost it, withdrew, and lets others have it."""
+    other = join("gw2")
+    other.settle()
+    drain(holder)
+    store = holder.cluster.store
+    holder.cluster.etcd.transact([], [Delete(store.keys.claim(SPEC.uid))])
+    store.claim(SPEC, store.view().revisions[SPEC.name], other.name, other.lease)
+    for _ in range(6):
+        holder.turn()
+    assert [text.partition(f" {SPEC.name}")[0] for text in words(drain(holder))[:3]] == [
+        "fault: lost it",
+        "image: withdrew what there was of",
+        "image: had lost it, and let go of what named it as the holder",
+    ]
 
 
 def test_another_node_that_was_faster_is_no_fault(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
