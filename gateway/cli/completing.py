@@ -42,11 +42,20 @@ class Names:
         return []
 
 
+def files(prefix: str, **_: object) -> list[str]:
+    """Completes an argument that is a file's name."""
+    from argcomplete.completers import FilesCompleter  # noqa: PLC0415
+
+    return list(FilesCompleter()(prefix))
+
+
 def complete(parser: argparse.ArgumentParser) -> None:
     """Answer the shell and end the process; returns at once where no shell asks (`_ARGCOMPLETE` is not set)."""
-    import argcomplete  # noqa: PLC0415 - a command that is run does not wait for it
+    from argcomplete import autocomplete  # noqa: PLC0415 - a command that is run does not wait for it
+    from argcomplete.completers import SuppressCompleter  # noqa: PLC0415
 
-    argcomplete.autocomplete(parser, always_complete_options="long")
+    nothing = SuppressCompleter()
+    autocomplete(parser, always_complete_options="long", default_completer=nothing)
 
 
 def named(etcd: Etcd, keys: Keys, kind: Kind) -> Iterable[str]:

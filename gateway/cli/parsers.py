@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
-from gateway.cli.completing import Kind, Names
+from gateway.cli.completing import Kind, Names, files
 from gateway.cli.values import parse_seconds
 from gateway.errors import BadInput
 from gateway.model import ImageName, Label
@@ -107,7 +107,9 @@ def furnish_alone(parser: argparse.ArgumentParser, run: RunAlone, purpose: str) 
 
 def image_argument(command: argparse.ArgumentParser) -> None:
     """Let the command name an image."""
-    command.add_argument("image", type=typed(ImageName.parse), metavar="IMAGE", help="POOL/NAME or POOL/NAMESPACE/NAME")
+    purpose = "POOL/NAME or POOL/NAMESPACE/NAME"
+    image = command.add_argument("image", type=typed(ImageName.parse), metavar="IMAGE", help=purpose)
+    completed(image, Kind.IMAGE)
 
 
 def node_argument(command: argparse.ArgumentParser) -> None:
@@ -141,7 +143,8 @@ def typed(parse: Callable[[str], T]) -> Callable[[str], T]:
 def _describe(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.description = parser.description or sentence(purpose)
     parser.set_defaults(words=parser.prog.partition(" ")[2])
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="default: /etc/rbdgate/rbdgate.toml")
+    settings = parser.add_argument("--settings", type=Path, metavar="FILE", help="default: /etc/rbdgate/rbdgate.toml")
+    settings.completer = files  # type: ignore[attr-defined]
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
