@@ -6,10 +6,12 @@ same directory finds the running members. Standard library only: the lab runs un
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
 import warnings
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 from tests.lab.processes import Process
 
 STOP_BOUND = 5.0  # seconds until every thread of a stopped member stands still
+HISTORY_BOUND = 3.0  # seconds to tell what happened since a revision; some hundred events take a tenth of one
 START_BOUND = 20.0  # seconds until a cluster that was started must answer; it takes 1-2 s on 2 idle cores
 
 
@@ -101,6 +104,16 @@ class EtcdCluster:
             raise ValueError(f"there is no etcd member {number}: they are 1 to {len(self.members)}")
         return self.members[number - 1]
 
+    def leading(self) -> Member:
+        """The member that leads now; RuntimeError while there is none."""
+        answer = self.etcdctl("--command-timeout=2s", "endpoint", "status", "--write-out=json")
+        # A member that is down makes the exit status 1; what the others say is printed all the same.
+        for member in json.loads(answer.stdout or "[]"):
+            status = member["Status"]
+            if status.get("leader", 0) == status["header"]["member_id"]:
+                return self.members[self.endpoints.index(member["Endpoint"].removeprefix("http://"))]
+        raise RuntimeError(f"etcd has no leader: {answer.stderr or answer.stdout}")
+
     def start(self) -> None:
         """Start what is not running and return when every member answers; RuntimeError after `START_BOUND`."""
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -124,6 +137,18 @@ class EtcdCluster:
             if time.monotonic() >= deadline:
                 raise RuntimeError(f"etcd is not healthy after {seconds} s: {answer.stderr or answer.stdout}")
             time.sleep(0.1)
+
+    def history(self, prefix: str, revision: int) -> list[tuple[str, str]]:
+        """What happened to the keys under a prefix from that revision on: PUT or DELETE, and the key.
+
+        A watch tells it and never ends by itself, so it is ended after `HISTORY_BOUND` seconds.
+        """
+        bounded = ("timeout", str(HISTORY_BOUND), "etcdctl", f"--endpoints={self.endpoints[0]}")
+        command = [*self._inside, *bounded, "watch", "--prefix", f"--rev={revision}", "--write-out=json", prefix]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+        events = [event for line in said.splitlines() for event in json.loads(line)["Events"]]
+        # Type 1 is a deletion; a PUT is 0 and left out (etcd's mvccpb.Event).
+        return [("DELETE" if e.get("type") else "PUT", b64decode(e["kv"]["key"]).decode()) for e in events]
 
     def etcdctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Debian's `etcdctl` against all members, bounded to 30 s; its exit status is the caller's to judge."""

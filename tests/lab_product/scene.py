@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from typing import Any
 from tests.lab.ceph import CephCluster
 from tests.lab.cluster import Lab
 from tests.lab.etcd import EtcdCluster
+from tests.lab.layout import LabError
 from tests.lab.making import ceph_of, etcd_of
 from tests.lab_product.waiting import until
 
 SERVED_WITHIN = 90.0  # seconds from `create` to serving on nodes whose system calls cost 0.2 ms
+PREFIX = "/rbdgate/default/"  # the lab's cluster in etcd
 SESSION_EXISTS = 15  # iscsiadm's exit status for a login that was done before (ISCSI_ERR_SESS_EXISTS)
 NEXT = "0.1.1.dev1"  # the version an upgrade is tried with
 DEVICE_WITHIN = 60.0  # seconds from login to the multipath device
@@ -38,6 +41,15 @@ class Disk:
     image: str
     iqn: str
     device: str
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """One claim as etcd has it: the image's uid, who holds it, and its create revision."""
+
+    uid: str
+    node: str
+    token: int
 
 
 class Scene:
@@ -136,6 +148,13 @@ class Scene:
         )
         return Disk(name, str(image["iqn"]), device)
 
+    def log_out(self, name: str, initiator: str = "ini1") -> None:
+        """End the initiator's sessions with the image and forget its portals; its multipath device goes first."""
+        image = self.image(name)
+        self.run(initiator, "multipath", "-f", wwid_of(str(image["serial"])), check=False)
+        for last in ("--logout", "--op=delete"):
+            self.run(initiator, "iscsiadm", "-m", "node", "-T", image["iqn"], last, check=False)
+
     def _multipath(self, initiator: str, wwid: str, paths: int) -> str | None:
         maps = self.run(initiator, "multipathd", "show", "maps", "raw", "format", "%w %n %N", check=False)
         for line in maps.splitlines():
@@ -177,6 +196,46 @@ class Scene:
         self.lab.install(node, wheel)
         self.run(node, "systemctl", "restart", "rbdgate-agent.service", within=120)
 
+    def is_withdrawn(self, node: str, iqn: str) -> bool:
+        """Whether the node has neither an enabled portal of the target nor a portal address any more."""
+        script = f"cat /sys/kernel/config/target/iscsi/{iqn}/tpgt_*/enable 2>/dev/null | grep -q 1 && echo enabled"
+        return self.is_silent(node) and "enabled" not in self.shell(node, f"{script}; true")
+
+    def is_silent(self, node: str) -> bool:
+        """Whether the node has no portal address any more; what hangs in its kernel does not matter."""
+        found = self.shell(
+            node, "ip -o address show | grep -oE '10\\.77\\.[12]\\.1[0-9][0-9]/'; echo looked", check=False
+        )
+        return found.split() == ["looked"]
+
+    def others(self, node: str) -> list[str]:
+        """The gateways but that one."""
+        return [other for other in self.gateways if other != node]
+
+    def move(self, name: str, to: str) -> None:
+        """Have that node serve the image, unless it does, and return when it is served whole there."""
+        if self.image(name)["holder"] != to:
+            self.rbdgate("image", "move", name, "--to", to)
+        self.wait_serving(name, by=to)
+
+    def wait_taken_over(self, name: str, former: str, *, within: float = 60) -> str:
+        """Who holds the image once another node than the former one holds it and serves it whole."""
+        until(
+            f"another gateway than {former} holds {name}",
+            lambda: self.image(name)["holder"] not in (None, former),
+            within=within,
+        )
+        return str(self.wait_serving(name)["holder"])
+
+    def wait_live(self, *nodes: str, within: float = 90) -> None:
+        """Return when these gateways (all of them, if none is named) are live."""
+        wanted = nodes or self.gateways
+
+        def live() -> bool:
+            return {n["name"] for n in self.rbdgate("node", "list") if n["live"]} >= set(wanted)
+
+        until(f"{', '.join(wanted)} live", live, within=within)
+
     def kernel_log(self, node: str, since: int = 0) -> list[str]:
         """The node's kernel messages from line `since` on."""
         return self.run(node, "dmesg").splitlines()[since:]
@@ -195,11 +254,36 @@ class Scene:
         # An OSD hears of a new map when it is told, or with the next operation of a client that has it.
         self.rbd("ls", "rbd")
 
+    def claims(self) -> frozenset[Claimed]:
+        """Every claim there is now, read from etcd itself."""
+        done = self.etcd.etcdctl("get", "--prefix", f"{PREFIX}claims/", "--write-out=json")
+        if done.returncode:
+            raise Refused(f"etcd did not tell the claims: {done.stderr}")
+        return frozenset(map(_claimed, json.loads(done.stdout).get("kvs", ())))
+
+    def revision(self) -> int:
+        """Etcd's revision now."""
+        done = self.etcd.etcdctl("get", f"{PREFIX}settings", "--write-out=json")
+        if done.returncode:
+            raise Refused(f"etcd did not tell its revision: {done.stderr}")
+        return int(json.loads(done.stdout)["header"]["revision"])
+
+    def claimed_since(self, revision: int) -> list[str]:
+        """The uids of all claims made after that revision, in order: an image that flaps is in it again and again."""
+        folder = f"{PREFIX}claims/"
+        events = self.etcd.history(folder, revision + 1)
+        return [key.removeprefix(folder) for kind, key in events if kind == "PUT"]
+
     def blocklist(self) -> dict[str, str]:
         """Ceph's blocklist: each instance with when its entry ends."""
         (answer,) = self.ceph.commands({"prefix": "osd blocklist ls", "format": "json"})
         entries, _ = json.JSONDecoder().raw_decode(answer)  # a second, empty list of ranges follows it
         return {entry["addr"]: entry["until"] for entry in entries}
+
+
+def _claimed(entry: dict[str, Any]) -> Claimed:
+    uid = b64decode(entry["key"]).decode().rpartition("/")[2]
+    return Claimed(uid, str(json.loads(b64decode(entry["value"]))["node"]), int(entry["create_revision"]))
 
 
 def wwid_of(serial: str) -> str:
@@ -210,6 +294,10 @@ def wwid_of(serial: str) -> str:
 def keep_logs(lab: Lab) -> Path:
     """Copy what every node of a lab printed (its kernel's console and its journal) to where `down` does not look."""
     place = Path(tempfile.mkdtemp(prefix=f"rbdgate-{lab.name}-logs-"))
+    for node in lab.nodes:
+        with suppress(LabError):  # a console has all boots and no times, a journal has times and this boot
+            said = lab.exec(node.name, "journalctl", "--output=short-iso-precise", timeout=60, check=False).stdout
+            (place / f"{node.name}.journal").write_text(said)
     for console in (lab.places.data / "log").glob("*.console"):
         shutil.copy(console, place)
     return place

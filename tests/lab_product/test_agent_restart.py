@@ -69,22 +69,13 @@ def test_an_upgrade_touches_no_session(scene: Scene, disk: Disk, write: Writing)
     assert_untouched(scene, write, sessions, lines, normal)
 
 
-def is_withdrawn(scene: Scene, node: str, iqn: str) -> bool:
-    """Whether the node has neither an enabled portal of the target nor a portal address any more."""
-    script = (
-        f"cat /sys/kernel/config/target/iscsi/{iqn}/tpgt_*/enable 2>/dev/null | grep -q 1 && echo enabled;"
-        " ip -o address show | grep -oE '10\\.77\\.[12]\\.1[0-9][0-9]/'; echo looked"
-    )
-    return scene.shell(node, script, check=False).split() == ["looked"]
-
-
 def test_the_guard_withdraws_for_a_stopped_agent(scene: Scene, disk: Disk, write: Writing) -> None:
     """An agent stopped past its tenure is withdrawn for by the guard alone, and another gateway serves."""
     holder = scene.holder(disk.image)
     scene.front = next(node for node in scene.gateways if node != holder)
     write.mark("event")
     scene.run(holder, "systemctl", "kill", "--signal=STOP", "--kill-who=main", "rbdgate-agent.service")
-    until("the guard has withdrawn", lambda: is_withdrawn(scene, holder, disk.iqn), within=30)
+    until("the guard has withdrawn", lambda: scene.is_withdrawn(holder, disk.iqn), within=30)
     state = scene.run(holder, "ps", "-o", "stat=", "-p", scene.agent_pid(holder)).strip()
     assert state.startswith("T"), f"the agent was not stopped any more: {state}"
     until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
@@ -103,7 +94,7 @@ def test_the_guard_withdraws_for_a_dead_agent(scene: Scene, disk: Disk, write: W
     scene.front = next(node for node in scene.gateways if node != holder)
     write.mark("event")
     scene.shell(holder, DIE_FOR_GOOD)
-    until("the guard has withdrawn", lambda: is_withdrawn(scene, holder, disk.iqn), within=30)
+    until("the guard has withdrawn", lambda: scene.is_withdrawn(holder, disk.iqn), within=30)
     assert scene.agent_pid(holder) == "0"
     until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
     scene.wait_serving(disk.image)

@@ -1,4 +1,4 @@
-"""What held all the time while the other tests here broke things; it runs last, as its name sorts."""
+"""What held all the time while the other tests here broke things; `conftest.py` has it run last."""
 
 from __future__ import annotations
 

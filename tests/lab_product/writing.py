@@ -43,6 +43,8 @@ class Writing:
         self._lab, self._initiator, self.name = lab, initiator, name
         self._journal, self._control = f"{HOME}/{name}.journal", f"{HOME}/{name}.control"
         self._reader, self._read = Reader(), 0
+        self.stalls: dict[str, float] = {}
+        """The stalls a test measured, in seconds, by the kind of event they stand for."""
         self._install()
         self._exec(
             "systemd-run", "--quiet", f"--unit=checker-{name}", f"--working-directory={HOME}",
@@ -84,6 +86,12 @@ class Writing:
         """The longest stall between two marks (or from the first to now)."""
         history = self.history()
         return longest_stall(history, history.mark(since), history.mark(until_mark) if until_mark else None)
+
+    def record(self, kind: str, since: str, until_mark: str | None = None) -> float:
+        """Put the longest stall between two marks on record as what that kind of event costs, in seconds."""
+        seconds = self.stall(since, until_mark).seconds
+        self.stalls[kind] = max(seconds, self.stalls.get(kind, 0.0))
+        return seconds
 
     def stop(self, *, within: float = 60) -> History:
         """End the writer and return all it did; a write that hangs in the kernel is left behind as in flight."""
