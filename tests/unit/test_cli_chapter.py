@@ -1,0 +1,80 @@
+"""The command line's chapter and its `--help` say the same: every command and option, in both directions."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from gateway.cli.arguments import GROUPS
+from tests.unit.command_line import command_parsers
+
+CHAPTER = Path(__file__).parents[2] / "gateway/cli/README.md"
+
+EVERYWHERE = {"--help", "--json", "--settings", "--wait", "--no-wait", "--timeout", "--version"}
+"""Options of all commands, or of all that wait: the chapter has them in its beginning."""
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """The long options of one command."""
+    return {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+
+
+def mentions(text: str) -> list[tuple[str, set[str]]]:
+    """Each `rbdgate WORDS ...` in code, with the options on its line (or on the lines a backslash joins to it)."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    found = []
+    for match in re.finditer(r"(?:`|^\$ )rbdgate ([a-z][^`\n]*)", joined, re.MULTILINE):
+        words, options = [], set()
+        for word in match[1].split():
+            if word.startswith("--"):
+                options.add(word.partition("=")[0].rstrip(",.;)"))
+            elif not options and re.fullmatch(r"[a-z-]+", word) and len(words) < 2:
+                words.append(word)
+        found.append((" ".join(words), options))
+    return found
+
+
+def sections(text: str) -> dict[str, str]:
+    """The text under each heading, by the commands that the heading names."""
+    parts = re.split(r"^##+ (.*)$", text, flags=re.MULTILINE)
+    found: dict[str, str] = {}
+    for heading, body in zip(parts[1::2], parts[2::2], strict=True):
+        for command in re.findall(r"`rbdgate ([a-z -]+)`", heading):
+            found[command.strip()] = body
+    return found
+
+
+def test_every_command_has_its_section_with_every_option() -> None:
+    """A heading names each command, and the text under it each option that not all commands have."""
+    by_command = sections(CHAPTER.read_text())
+    for command, parser in command_parsers().items():
+        assert command in by_command, f"no heading of the chapter names `rbdgate {command}`"
+        for option in options_of(parser) - EVERYWHERE:
+            assert option in by_command[command], f"the section of `rbdgate {command}` lacks {option}"
+
+
+def test_every_command_and_option_of_the_chapter_exists() -> None:
+    """Whatever `rbdgate ...` the chapter writes is a command, with options that this command has."""
+    commands = command_parsers()
+    for words, options in mentions(CHAPTER.read_text()):
+        group = words.partition(" ")[0]
+        assert group in GROUPS, f"`rbdgate {words}` is no command"
+        name = words if GROUPS[group].further else group
+        assert name in commands or name == group, f"`rbdgate {words}` is no command"
+        known = options_of(commands[name]) if name in commands else set()
+        assert options <= known | {"--help"}, f"`rbdgate {words}` has no option {sorted(options - known)}"
+
+
+def test_every_option_in_backquotes_exists() -> None:
+    """An option that the chapter names by itself is one of some command."""
+    known = set[str]().union(*map(options_of, command_parsers().values())) | EVERYWHERE
+    named = set(re.findall(r"`(--[a-z-]+)[ `=]", CHAPTER.read_text()))
+    assert named <= known, sorted(named - known)
+
+
+def test_help_tells_every_command() -> None:
+    """`--help` of each group lists its commands, and each command says what it is for."""
+    for command, parser in command_parsers().items():
+        assert parser.description, command
+        assert all(action.help for action in parser._actions), command
