@@ -67,13 +67,12 @@ def test_a_new_node_gets_its_share(scene: Scene, disk: Disk, more: None, write: 
     holder = scene.holder(disk.image)
     new = next(node for node in scene.gateways if node != holder)
     scene.front = holder
-    scene.lab.crash(new)
-    until("the others serve all", lambda: new not in holders(scene), within=60)
-    scene.rbdgate("node", "remove", new)
-    assert new not in {node["name"] for node in scene.rbdgate("node", "list")}
     with fail_back_soon(scene):
+        scene.lab.crash(new)
+        until("the others serve all", lambda: new not in holders(scene), within=60)
+        scene.rbdgate("node", "remove", new)
+        assert new not in {node["name"] for node in scene.rbdgate("node", "list")}
         scene.lab.boot(new)
-        scene.shell(new, f"sed -i 's/^failback_delay = .*/failback_delay = {DELAY}/' {SETTINGS}")
         until("the images are even", lambda: is_even(scene), within=90)
         settled = {image["name"]: image["holder"] for image in scene.rbdgate("image", "list")}
         for_seconds(NEVER)
