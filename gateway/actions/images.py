@@ -21,8 +21,8 @@ from gateway.actions.choosing import IdentityWish, choose_identity, choose_paths
 from gateway.actions.looking import look
 from gateway.actions.waiting import Patience, Pending
 from gateway.errors import AlreadyExists, BadInput, Conflict, NotFound, OutcomeUnknown, RbdgateError, Refused
-from gateway.model import Address, HolderRecord, ImageName, ImageSpec, Label, NodeState, Path
-from gateway.placement import candidates
+from gateway.model import Address, ClusterView, HolderRecord, ImageName, ImageSpec, Label, NodeState, Path
+from gateway.placement import candidates, why_not
 from gateway.report import ImageState, ImageStatus
 from gateway.store.cluster import ClusterStore
 
@@ -167,8 +167,10 @@ def request_move(store: ClusterStore, name: ImageName, to: Label | None) -> Labe
     spec = view.images.get(name)
     if spec is None:
         raise NotFound(f"there is no image {name} in this cluster; see `rbdgate image list`")
-    if spec.deleting:
-        raise Refused(f"image {name} is being deleted")
+    if spec.deleting or spec.stopped:
+        raise Refused(
+            f"image {name} is " + ("being deleted" if spec.deleting else "stopped; see `rbdgate image start`")
+        )
     claim = view.claims.get(spec.uid)
     holder = claim.node if claim else None
     if to is None:
@@ -179,14 +181,23 @@ def request_move(store: ClusterStore, name: ImageName, to: Label | None) -> Labe
     if to not in view.nodes:
         known = ", ".join(str(node) for node in sorted(view.nodes)) or "none"
         raise NotFound(f"there is no node {to}; known are: {known}")
-    if to not in view.live:
-        raise Refused(f"node {to} is not live: its lease has run out; see `rbdgate node show {to}`")
-    if view.nodes[to].state is not NodeState.ACTIVE:
-        raise Refused(f"node {to} is in state {view.nodes[to].state.value}, so it takes no image")
     if to == holder:
         raise Refused(f"node {to} holds image {name} already")
+    _refuse_place(view, spec, to)
     store.request_move(spec.uid, to)
     return to
+
+
+def _refuse_place(view: ClusterView, spec: ImageSpec, to: Label) -> None:
+    """A node that is live and active and only cannot take anything yet is waited for; others are refused."""
+    if to not in view.live:
+        raise Refused(f"node {to} is not live: its lease has run out; see `rbdgate node show {to}`")
+    if view.nodes[to].state is not NodeState.ACTIVE or to in spec.keep_away:
+        raise Refused(f"node {to} {why_not(view, spec, to)}: it does not take image {spec.name}")
+    if spec.pin is not None and spec.pin != to and why_not(view, spec, spec.pin) is None:
+        raise Refused(
+            f"image {spec.name} is pinned to {spec.pin} and would go back there; `rbdgate image unpin {spec.name}` first"
+        )
 
 
 def delete(store: ClusterStore, ceph: Ceph, name: ImageName, patience: Patience, *, keep: bool) -> None:

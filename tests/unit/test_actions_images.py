@@ -220,7 +220,7 @@ def test_refused_moves() -> None:
     refusals: list[tuple[ImageName, str | None, type[RbdgateError], str]] = [
         (NAME, "gw9", NotFound, "no node gw9; known are: gw1, gw2, gw3"),
         (NAME, str(dead.node), Refused, "is not live"),
-        (NAME, str(drained.node), Refused, "in state drain"),
+        (NAME, str(drained.node), Refused, "is drained: it does not take image rbd/disk1"),
         (NAME, holder, Refused, "holds image rbd/disk1 already"),
         (NAME, None, Refused, "no other live and active node"),
         (OTHER, "gw1", NotFound, "no image rbd/disk2"),
@@ -231,6 +231,23 @@ def test_refused_moves() -> None:
     made.etcd.transact([], [Put(made.store.keys.image(OTHER), b"junk")])
     with pytest.raises(Refused, match="is broken"):
         images.request_move(made.store, OTHER, None)
+    assert made.store.view().moves == {}
+
+
+def test_moves_against_an_operators_word() -> None:
+    """Not away from a pin that can serve it, not to a node it is kept away from, and not at all while it is stopped."""
+    made = operation(agents=3)
+    create(made)
+    holder = Label(images.await_serving(made.store, NAME, made.patience()).holder or "")
+    other, third = (agent.node for agent in made.agents if agent.node != holder)
+    changing.change(made.store, NAME, lambda spec: replace(spec, pin=holder, keep_away=(third,)))
+    with pytest.raises(Refused, match=f"is pinned to {holder} and would go back"):
+        images.request_move(made.store, NAME, other)
+    with pytest.raises(Refused, match=f"{third} is one that the image is kept away from"):
+        images.request_move(made.store, NAME, third)
+    changing.change(made.store, NAME, lambda spec: replace(spec, stopped=True))
+    with pytest.raises(Refused, match="is stopped; see `rbdgate image start`"):
+        images.request_move(made.store, NAME, holder)
     assert made.store.view().moves == {}
 
 

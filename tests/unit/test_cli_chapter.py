@@ -23,9 +23,10 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 def mentions(text: str) -> list[tuple[str, set[str]]]:
     """Each `rbdgate WORDS ...` in code, with the options on its line (or on the lines a backslash joins to it)."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    found = []
+    found: list[tuple[str, set[str]]] = []
     for match in re.finditer(r"(?:`|^\$ )rbdgate ([a-z][^`\n]*)", joined, re.MULTILINE):
-        words, options = [], set()
+        words: list[str] = []
+        options: set[str] = set()
         for word in match[1].split():
             if word.startswith("--"):
                 options.add(word.partition("=")[0].rstrip(",.;)"))
