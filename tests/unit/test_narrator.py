@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.narrator import OBSTACLE_LASTS, REASONS
-from gateway.errors import FenceUnconfirmed, KernelRefused
+from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable
 from gateway.events import Event, Kind
 from gateway.model import Claim, ImageSpec
 from gateway.store.values import Delete
@@ -187,6 +187,28 @@ def test_an_unconfirmed_fence_is_told_once(holder: Member, join: Join, monkeypat
         "fence: fenced the clients of gw1",
         "image: serves it, 2 of 2 paths up",
     ]
+
+
+def test_a_takeover_that_is_tried_again_has_one_fence(
+    holder: Member, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When something after the fence fails and the takeover is tried anew, the same clients are told once."""
+    taker = join("gw2")
+    taker.settle()
+    drain(taker)
+    end_lease(holder)
+    storage, tries = type(taker.link.connected()), []
+
+    def refuse(*_: object) -> None:
+        tries.append(1)
+        raise StorageUnavailable("the OSDs did not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "take", refuse)
+        while len(tries) < 3:
+            taker.turn()
+    taker.settle()
+    assert [event.text.split()[0] for event in drain(taker) if event.kind is Kind.FENCE] == ["fenced"]
 
 
 def test_a_path_goes_down_and_up(holder: Member) -> None:
