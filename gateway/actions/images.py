@@ -196,7 +196,7 @@ def _refuse_place(view: ClusterView, spec: ImageSpec, to: Label) -> None:
         raise Refused(f"node {to} {why_not(view, spec, to)}: it does not take image {spec.name}")
     if spec.pin is not None and spec.pin != to and why_not(view, spec, spec.pin) is None:
         raise Refused(
-            f"image {spec.name} is pinned to {spec.pin} and would go back there; `rbdgate image unpin {spec.name}` first"
+            f"image {spec.name} is pinned to {spec.pin} and would go back; `rbdgate image unpin {spec.name}` first"
         )
 
 
