@@ -14,7 +14,7 @@ from typing import Protocol
 from gateway.access import Access
 from gateway.apply import Openers
 from gateway.credentials import Credentials
-from gateway.errors import AddressInUse, Inconsistent, KernelRefused, LostRace, NotFound
+from gateway.errors import AddressInUse, Inconsistent, KernelRefused, LostRace, StorageUnavailable
 from gateway.images.holder import Holder
 from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import (
@@ -201,16 +201,12 @@ class FakeKernel:
 
     def anchor_instance(self) -> Instance:
         """The anchor's client."""
-        anchor = anchor_of(self.state.mappings, self.settings_pool)
-        if anchor is None:
-            raise NotFound("no anchor")
-        return anchor.instance
+        return self._anchor().instance
 
     def map_image(self, spec: ImageSpec, client: Instance) -> None:
         """Map an image on the anchor's client, if that is this one; it must have been taken first."""
         self.before("map_image")
-        anchor = anchor_of(self.state.mappings, self.settings_pool)
-        assert anchor is not None
+        anchor = self._anchor()
         if anchor.instance != client:
             raise Inconsistent(f"{spec.name} was taken for {client}")
         self.pool.opened(spec.image_id, client)
@@ -287,6 +283,12 @@ class FakeKernel:
         """Ask for whatever there is."""
         self.before("close_discovery")
         self._set(discovery=replace(self.state.discovery, enforced=True))
+
+    def _anchor(self) -> Mapping:
+        anchor = anchor_of(self.state.mappings, self.settings_pool)
+        if anchor is None:
+            raise StorageUnavailable("the anchor is not mapped")
+        return anchor
 
     def _map(self, pool: str, name: str, image_id: str, generation: int, *, read_only: bool) -> None:
         if generation not in self._clients:

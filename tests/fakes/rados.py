@@ -1,10 +1,10 @@
 """RADOS as fences see it: OSDs that act on the newest map they have *seen*, clients with maps of their own, headers.
 
 `FakeConnection` stands where `CephConnection` does, under the real `CephStorage`, `fence` and header swaps; librbd's
-part (`describe_image`, `header_of`, `break_locks`) is put in its place by `on_fakes`. Each image has two objects on
-OSDs of their own, header and data. What makes fencing hard is modelled on purpose, and on the bad side: an entry of
-the blocklist is no news to an OSD until an operation of a client with that map, or time, brings it there; a client
-learns of a new map only where the real one must.
+part (`describe_image`, `header_of`, `break_locks`) is put in its place by `on_fakes`. Each image has three objects on
+OSDs of their own: its header, the data object that a fence touches, and another one. What makes fencing hard is
+modelled on purpose, and on the bad side: an entry of the blocklist is no news to an OSD until an operation of a client
+with that map, or time, brings it there; a client learns of a new map only where the real one must.
 """
 
 from __future__ import annotations
@@ -41,12 +41,17 @@ class FakeImage:
     image_id: str
     size: int
     header: FakeObject = field(default_factory=FakeObject)
+    first: FakeObject = field(default_factory=FakeObject)
+    """The data object that a fence touches."""
     data: FakeObject = field(default_factory=FakeObject)
+    """The one that `block` lies in: no fence touches it."""
     holder: Holder | None = None
     pr_info: bytes | None = None
     version: int = 1
     watchers: set[Instance] = field(default_factory=set)
     locks: set[Instance] = field(default_factory=set)
+    exclusive: bool = True
+    """Whether it has the feature exclusive-lock; an image that was adopted need not."""
     block: int = 0
 
 
@@ -64,9 +69,9 @@ class FakeRados:
         self.deaf = False
         """An OSD that answers no unmap: watch and lock stay behind."""
 
-    def add_image(self, name: ImageName, image_id: str, size: int) -> None:
+    def add_image(self, name: ImageName, image_id: str, size: int, *, exclusive: bool = True) -> None:
         """Make an image."""
-        self.images[name] = FakeImage(name, image_id, size)
+        self.images[name] = FakeImage(name, image_id, size, exclusive=exclusive)
 
     def image_of(self, image_id: str) -> FakeImage:
         """The image with that id."""
@@ -97,17 +102,19 @@ class FakeRados:
     def news(self) -> None:
         """Let every OSD have the newest map."""
         for image in self.images.values():
-            image.header.epoch = image.data.epoch = self.epoch
+            image.header.epoch = image.first.epoch = image.data.epoch = self.epoch
 
     def opened(self, uid: str, client: Instance) -> None:
         """A map on a client that exists: it waits for the newest map, then takes watch and lock."""
         image = self.image_of(uid)
         self.maps[client] = self.epoch
         self.operate(client, image.header)
-        for owner in image.locks - {client}:  # the kernel takes a lock only after it blocklisted the owner (seen)
-            self.blocklist(owner, None)
-        image.locks = {client}
         image.watchers.add(client)
+        if image.exclusive:
+            for owner in image.locks - {client}:  # the kernel takes a lock only after it blocklisted the owner (seen)
+                self.blocklist(owner, None)
+                self.maps[client] = self.epoch
+            image.locks = {client}
 
     def closed(self, uid: str, client: Instance) -> None:
         """An unmap: watch and lock go, if the OSD answers that client."""
@@ -198,7 +205,7 @@ class _Objects:
         kind, image_id, *_ = name.removeprefix("rbd_").split(".")
         image = self._connection.rados.image_of(image_id)
         self._connection.calling(f"touch {kind} of {image.name}")
-        self._connection.rados.operate(self._connection.instance, image.header if kind == "header" else image.data)
+        self._connection.rados.operate(self._connection.instance, image.header if kind == "header" else image.first)
 
 
 class FakeHeader:

@@ -11,12 +11,12 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.simulation.node import Node
 from tests.simulation.schedule import world_of
 from tests.simulation.stage import Violation
-from tests.simulation.world import World
+from tests.simulation.world import Shape, World
 
 NODE = st.integers(0, 2)
 ACTORS = st.sampled_from(["work", "work", "work", "cycle", "keeper", "guard", "any"])
@@ -29,10 +29,19 @@ class Schedules(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(seed=st.integers(0, 2**16), nodes=st.sampled_from([3, 3, 2]), images=st.sampled_from([1, 1, 2]))
-    def make(self, seed: int, nodes: int, images: int) -> None:
+    @initialize(
+        shape=st.builds(
+            Shape,
+            seed=st.integers(0, 2**16),
+            nodes=st.sampled_from([3, 3, 2]),
+            images=st.sampled_from([1, 1, 2]),
+            locks=st.booleans(),
+            news=st.booleans(),
+        )
+    )
+    def make(self, shape: Shape) -> None:
         """Begin with a cluster that serves."""
-        self.world = world_of(f"world seed={seed} nodes={nodes} images={images}")
+        self.world = world_of(str(shape))
         self._do("run 4")
 
     @rule(seconds=SECONDS)
@@ -46,6 +55,15 @@ class Schedules(RuleBasedStateMachine):
         node = self._node(index)
         if node.powered and not node.paused:
             self._do(f"{node.name} {actor} {count} {fault}")
+
+    @rule(index=NODE, actor=ACTORS, count=st.integers(1, 12), seconds=st.sampled_from([1, 3, 9, 14]))
+    def linger(self, index: int, actor: str, count: int, seconds: float) -> None:
+        """One call of a node's takes long."""
+        node = self._node(index)
+        if node.powered and not node.paused and actor != "guard":
+            self._do(f"{node.name} {actor} {count} hold")
+            self._do(f"run {seconds:g}")
+            self._do("held release")
 
     @rule(index=NODE, fault=st.sampled_from(["crash", "pause", "stop", "kill", "lose requests", "lose answers"]))
     def befall(self, index: int, fault: str) -> None:
@@ -76,12 +94,14 @@ class Schedules(RuleBasedStateMachine):
         """What is held goes on."""
         self._do(f"{self._node(index).name} release")
 
-    @rule(seconds=st.sampled_from([15, 30, 40]))
-    def slow(self, seconds: float) -> None:
-        """The next write stays under way for long."""
+    @rule(seconds=st.sampled_from([15, 30, 40]), crash=st.booleans())
+    def slow(self, seconds: float, crash: bool) -> None:
+        """The next write stays under way for long, perhaps longer than its node lives."""
         self._do(f"slow disk1 {seconds:g}")
         self._do("run 1")
         self._do("slow disk1 0")
+        if crash:
+            self._do("holder crash")
 
     @rule(index=NODE)
     def move(self, index: int) -> None:
@@ -89,7 +109,6 @@ class Schedules(RuleBasedStateMachine):
         self._do(f"move disk1 {self._node(index).name}")
 
     @rule(index=NODE)
-    @precondition(lambda self: hasattr(self, "world"))
     def busy(self, index: int) -> None:
         """Somebody opens the image's device."""
         self._do(f"{self._holder(index).name} busy disk1")

@@ -322,10 +322,8 @@ class NodeKernel(FakeKernel):
         """Map; with no monitor in reach it hangs until there is one."""
         while self.ways.ceph:
             self.stage.sleep(0.5)
-        before = {m.number for m in self.state.mappings}
         super().map_image(spec, client)
-        number = next(m.number for m in self.state.mappings if m.number not in before)
-        self.serials[number] = self.next_serial()
+        self.serials[self.state.mappings[-1].number] = self.next_serial()
         self.said(f"maps {spec.name.name}")
 
     def map_anchor(self, generation: int) -> None:

@@ -7,6 +7,7 @@ that a transcript of a failure *is* a regression test: put it into `schedules/`.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +16,18 @@ import structlog
 
 from gateway.model import ImageSpec
 from tests.simulation.stage import Violation
-from tests.simulation.world import World
+from tests.simulation.world import Shape, World
 from tests.unit.test_plan import NETWORKS, spec_of
 
 SCHEDULES = Path(__file__).with_name("schedules")
 
 
 def world_of(line: str) -> World:
-    """The world of a first line, as `world seed=7 nodes=3 images=1`."""
+    """The world of a first line."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    word, *pairs = line.split()
-    if word != "world":
-        raise ValueError(f"a schedule begins with its world, not with {line!r}")
-    numbers = {name: int(value) for name, _, value in (pair.partition("=") for pair in pairs)}
-    specs = tuple(_spec(number) for number in range(1, numbers["images"] + 1))
-    world = World(numbers["seed"], numbers["nodes"], specs, NETWORKS)
-    world.told.append(f"> {line}")
+    shape = Shape.parse(line)
+    world = World(shape, tuple(_spec(number) for number in range(1, shape.images + 1)), NETWORKS)
+    world.told.append(f"> {shape}")
     return world
 
 
@@ -64,3 +61,12 @@ def replay(lines: Iterable[str]) -> str:
     finally:
         world.end()
     return "\n".join(world.told)
+
+
+def main(path: str) -> None:
+    """Tell what comes of a schedule's file."""
+    sys.stdout.write(replay(lines_of(Path(path).read_text())) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -2,7 +2,9 @@
 
 A *schedule* is a list of lines. The first makes the world, the others do one thing each:
 
-    world seed=7 nodes=3 images=1
+    world seed=7 nodes=3 images=1 locks=1 news=1
+                            locks=0: images without the feature exclusive-lock; news=0: OSDs hear of a new map from
+                            clients only, not also by themselves within two seconds
     run 5                   so many seconds pass
     gw1 crash | boot        a power cut; power on
     gw1 pause | resume      the whole machine stands still; it goes on
@@ -15,12 +17,19 @@ A *schedule* is a list of lines. The first makes the world, the others do one th
     slow disk1 30           the guest's writes that begin now stay under way for so long; 0: no more
     move disk1 gw2          an operator's move
     drain gw1 | activate gw1
+    gw1 regain              the ways to etcd and Ceph are back
     gw1 work 3 crash        runs until an actor of gw1 of that kind (cycle, work, keeper, guard, any) has come to its
                             third point from now, at most 20 s, and does it there; `hold` keeps that one actor there
+    gw1 work swap crash     the same, at its first point whose words hold that one (`-` for a blank)
     gw1 release             lets go what is held
+
+Instead of a name: `holder` is who serves disk1 (or last did), `*` whoever comes to a point first, `held` who came to
+the last one, `rest` the first node that is on and neither of the two.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, fields
 
 from gateway.errors import Blocklisted
 from gateway.model import ClusterSettings, ImageSpec, Instance, Label, Network
@@ -41,11 +50,34 @@ CALM_WITHIN = 240.0
 """How long a healed cluster may need until every image is served: a stuck device alone counts for 60 s."""
 
 
+@dataclass(frozen=True)
+class Shape:
+    """The first line of a schedule; see the module."""
+
+    seed: int
+    nodes: int
+    images: int
+    locks: bool
+    news: bool
+
+    @classmethod
+    def parse(cls, line: str) -> Shape:
+        """Read `world seed=7 nodes=3 images=1 locks=1 news=1`."""
+        word, *pairs = line.split()
+        found = {name: int(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+        if word != "world" or set(found) != {field.name for field in fields(cls)}:
+            raise ValueError(f"a schedule begins with its world, not with {line!r}")
+        return cls(found["seed"], found["nodes"], found["images"], bool(found["locks"]), bool(found["news"]))
+
+    def __str__(self) -> str:
+        return "world " + " ".join(f"{field.name}={int(getattr(self, field.name))}" for field in fields(self))
+
+
 class World:
     """See the module. `told` is the transcript."""
 
-    def __init__(self, seed: int, nodes: int, specs: tuple[ImageSpec, ...], networks: tuple[Network, ...]) -> None:
-        self.stage = Stage(seed)
+    def __init__(self, shape: Shape, specs: tuple[ImageSpec, ...], networks: tuple[Network, ...]) -> None:
+        self.stage = Stage(shape.seed)
         self.networks, self.specs = networks, specs
         self.told: list[str] = []
         self.rados = FakeRados()
@@ -53,20 +85,21 @@ class World:
         self.etcd = FakeEtcd(lambda: self.stage.now)
         self.store = ClusterStore(self.etcd, PREFIX, clock=lambda: self.stage.now)
         self.store.initialise(ClusterSettings("fsid", networks, "rbd"))
-        self._serial = 0
+        self._serial, self._news = 0, shape.news
         self._newest_serial: dict[str, int] = {}
         self._flying: list[Write] = []
         self._held: list[Actor] = []
-        self._watched: tuple[Node, str, int] | None = None
+        self._watched: tuple[Node | None, str, str] | None = None
         self._reached: Actor | None = None
+        self._holder = self._at = 0
         self._heard = 0
         self._exports: dict[str, list[invariants.Exporter]] = {}
         self._looked: tuple[object, ...] = ()
         for spec in specs:
-            self.rados.add_image(spec.name, spec.image_id, spec.size)
+            self.rados.add_image(spec.name, spec.image_id, spec.size, exclusive=shape.locks)
             self.store.create_image(spec)
         self.nodes = [
-            Node(self, number, 1.0 + self.stage.random.uniform(-0.0099, 0.0099)) for number in range(1, nodes + 1)
+            Node(self, number, 1.0 + self.stage.random.uniform(-0.0099, 0.0099)) for number in range(1, shape.nodes + 1)
         ]
         self.guests = {spec.uid: Guest(self, spec) for spec in specs}
         self.stage.check = self._check
@@ -93,7 +126,9 @@ class World:
                 unrest = self._unrest(marks)
                 if not unrest:
                     return
-        raise Violation(f"after all faults ended {CALM_WITHIN:g} s ago: {unrest}")
+        wrong = f"{CALM_WITHIN:g} s after all faults ended, {unrest}"
+        self.say(f"WRONG: {wrong}")
+        raise Violation(wrong)
 
     def end(self) -> None:
         """Leave nothing behind."""
@@ -177,8 +212,8 @@ class World:
                 self.guests[self._spec(disk).uid].slow = float(seconds)
             case ["move", disk, to]:
                 self.store.request_move(self._spec(disk).uid, Label(to))
-            case [name, kind, count, fault]:
-                self._do_at_point(self._node(name), kind, int(count), fault)
+            case [name, kind, where, fault]:
+                self._do_at_point(None if name == "*" else self._node(name), kind, where, fault)
             case [name, *rest]:
                 self._befall(self._node(name), rest)
 
@@ -202,6 +237,8 @@ class World:
                     node.thaw()
             case ["kill"]:
                 node.kill_agent()
+            case ["regain"]:
+                node.ways.etcd, node.ways.ceph = "", False
             case ["lose", "ceph"]:
                 node.ways.ceph = True
             case ["lose", what]:
@@ -241,8 +278,8 @@ class World:
         self._held = [actor for actor in self._held if actor.held]
         node.thaw()
 
-    def _do_at_point(self, node: Node, kind: str, count: int, fault: str) -> None:
-        self._watched, self._reached = (node, kind, count), None
+    def _do_at_point(self, node: Node | None, kind: str, where: str, fault: str) -> None:
+        self._watched, self._reached = (node, kind, where.replace("-", " ")), None
         self._run(REACH)
         self._watched = None
         actor = self._reached
@@ -253,26 +290,33 @@ class World:
             actor.held = True
             self._held.append(actor)
         else:
-            self._befall(node, fault.replace("-", " ").split())
+            self._befall(self.nodes[self._at], fault.replace("-", " ").split())
 
     def _passing(self, actor: Actor, what: str) -> bool:
         if self._watched is None or self._reached is not None:
             return False
-        node, kind, count = self._watched
-        if actor.process.host is not node or not (kind == "any" or actor.name.startswith(kind)):
+        node, kind, where = self._watched
+        host = next(each for each in self.nodes if each is actor.process.host)
+        if node not in (None, host) or not (kind == "any" or actor.name.startswith(kind)):
             return False
-        self._watched = (node, kind, count - 1)
-        if count > 1:
+        if where.isdecimal():
+            self._watched = (node, kind, str(int(where) - 1))
+        if where != "1" and (where.isdecimal() or where not in what):
             return False
-        self.say(f"{node.name} {actor.name} is at: {what}")
-        self._reached = actor
+        self.say(f"{host.name} {actor.name} is at: {what}")
+        self._reached, self._at = actor, self.nodes.index(host)
         return True
 
     def _run(self, seconds: float) -> None:
         self.stage.run(seconds)
 
     def _node(self, name: str) -> Node:
-        return next(node for node in self.nodes if str(node.name) == name)
+        serving = [n for n in self.nodes if n.serves(self.specs[0]) is not None]
+        self._holder = self.nodes.index(serving[0]) if serving else self._holder
+        named = {"holder": self.nodes[self._holder], "held": self.nodes[self._at]}
+        rest = [n for n in self.nodes if n.powered and n not in named.values()]
+        named |= {str(node.name): node for node in self.nodes} | ({"rest": rest[0]} if rest else {})
+        return named[name]
 
     def _spec(self, disk: str) -> ImageSpec:
         return next(spec for spec in self.specs if spec.name.name == disk)
@@ -298,8 +342,8 @@ class World:
         taker = Label(f"gw{by.text.partition(':')[0].rpartition('.')[2]}") if by else None
         owner = next((n.name for n in live if victim in n.instances and n.name != taker), None)
         self._expect(invariants.only_openers_are_fenced(victim, seen, owner))
-        quick = self.stage.random.random() < 0.5
-        self.stage.after(self.stage.random.uniform(0.0, 0.3 if quick else 30.0), self.rados.news)
+        if self._news:
+            self.stage.after(self.stage.random.uniform(0.0, 2.0), self.rados.news)
 
     # What must be true.
 
