@@ -151,6 +151,22 @@ def test_growing_that_was_cut_short_is_finished_by_the_next_run() -> None:
     assert grown(made).spec.size == 2 * GIB
 
 
+def test_two_operators_who_grow_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was overtaken between Ceph and the spec does not write the smaller size into it."""
+    made = serving()
+    grow_image = made.ceph.grow_image
+
+    def overtaken(spec: ImageSpec, size: int) -> None:
+        monkeypatch.undo()
+        grow_image(spec, size)
+        grown(made, 4 * GIB)
+
+    monkeypatch.setattr(made.ceph, "grow_image", overtaken)
+    with pytest.raises(Refused, match="it is not made smaller"):
+        grown(made, 2 * GIB)
+    assert made.store.image(NAME)[0].size == made.ceph.images[NAME].size == 4 * GIB
+
+
 def test_shrinking_is_refused() -> None:
     """Neither below the spec's size nor below what Ceph has, and not to a size the disk's blocks do not divide."""
     made = serving()
