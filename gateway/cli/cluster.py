@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from gateway.actions import cluster
-from gateway.cli import output
+from gateway.cli import discovery, output
 from gateway.cli.parsers import Commands, leaf, typed
 from gateway.cli.session import Answer, Session
 from gateway.model import ClusterSettings, Network
@@ -26,6 +26,7 @@ def add(commands: Commands) -> None:
     init.add_argument("--anchor-pool", required=True, metavar="POOL", help="where the anchor image (1 MiB) is made")
     init.add_argument("--iqn-prefix", metavar="IQN", help="what target names begin with")
     leaf(commands, "show", _show, "the cluster's settings")
+    discovery.add(commands)
 
 
 def _init(session: Session, arguments: argparse.Namespace) -> Answer:

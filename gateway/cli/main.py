@@ -19,7 +19,10 @@ from gateway.cli.output import ProgressLine, as_json, report_error
 from gateway.errors import RbdgateError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gateway.cli.session import Answer, Run, RunAlone, Session
+    from gateway.vault import Vault
 
 DONE, FAILED, USAGE, NOT_REACHED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -98,10 +101,23 @@ def open_session(chosen: Namespace, progress: ProgressLine) -> Iterator[Session]
     patience = Patience(chosen.timeout if getattr(chosen, "wait", False) else 0.0, progress.show)
     store = ClusterStore(client, settings.etcd.prefix)
     try:
-        yield Session(store, ceph, patience, settings.node, lambda text: print(f"rbdgate: {text}", file=sys.stderr))
+        yield Session(
+            store,
+            ceph,
+            patience,
+            settings.node,
+            lambda text: print(f"rbdgate: {text}", file=sys.stderr),
+            lambda: _vault(settings.key_file),
+        )
     finally:
         ceph.close()
         client.close()
+
+
+def _vault(key_file: Path) -> Vault:
+    from gateway.vault import load  # noqa: PLC0415 - only commands that seal something need it
+
+    return load(key_file)
 
 
 if __name__ == "__main__":

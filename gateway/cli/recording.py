@@ -30,11 +30,15 @@ T = TypeVar("T")
 
 LOOKS = frozenset(
     {
+        "cluster discovery-auth show",
         "cluster show",
         "doctor",
         "events",
         "image list",
         "image show",
+        "initiator chap show",
+        "initiator group list",
+        "initiator group show",
         "initiator list",
         "node list",
         "node show",

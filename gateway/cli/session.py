@@ -7,22 +7,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gateway.errors import Sealed
+
 if TYPE_CHECKING:  # what a command does not need is not loaded for it
     from gateway.actions.ceph import Ceph
     from gateway.actions.waiting import Patience
     from gateway.model import Label
     from gateway.store.cluster import ClusterStore
+    from gateway.vault import Vault
+
+
+def _no_key() -> Vault:
+    raise Sealed("this session has no key of the secrets")
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a command works with; `node` is this node's name, `warn` takes a sentence for standard error."""
+    """What a command works with; `node` is this node's name, `warn` takes a sentence for standard error, `vault`
+    opens the node's key of the secrets or raises Sealed."""
 
     store: ClusterStore
     ceph: Ceph
     patience: Patience
     node: Label
     warn: Callable[[str], None]
+    vault: Callable[[], Vault] = _no_key
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,11 @@ from gateway.placement import MOVES_AT_ONCE, Lately, Placement, candidates, shou
 from gateway.report import ImageReport, NodeReport, PathReport
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
+from gateway.vault import Vault
 from tests.fakes.etcd import FakeEtcd
+
+KEY = Vault(bytes(range(32)))
+"""The key of the secrets that all nodes have."""
 
 
 class FakeAgent:
@@ -22,10 +26,11 @@ class FakeAgent:
         self.instance = Instance(f"{address}:0/1")
         self.lease = etcd.grant_lease(3600).id
         self.stuck = False
+        self.key_id = KEY.key_id
         self.broken = ""
         clients = (self.instance, Instance(f"{address}:0/2"))
         networks = tuple(network.name for network in store.view().settings.networks)
-        store.join(LiveNode(self.node, self.lease, "boot", "0.1.0", networks, clients))
+        store.join(LiveNode(self.node, self.lease, "boot", "0.1.0", networks, clients, key_id=self.key_id))
 
     def turn(self) -> None:
         """Look once, let go, take up, report."""
@@ -60,12 +65,12 @@ class FakeAgent:
             self.store.finish_move(spec.uid, view.moves[spec.uid].revision)
 
     def _report(self, view: ClusterView) -> None:
-        images = []
+        images, applied = [], 0 if self.stuck else view.access_revision
         for uid, claim in view.claims.items():
             spec = view.spec_of(uid)
             if claim.lease == self.lease and spec:
                 paths = tuple(PathReport(path.tag, up=not self.broken, reason=self.broken) for path in spec.paths)
                 image = ImageReport(uid, claim.token, not self.broken, paths, self.broken)
-                images.append(replace(image, applied=0 if self.stuck else view.revisions[spec.name]))
-        report = NodeReport(self.node, "0.1.0", f"holds {len(images)} images", tuple(images))
+                images.append(replace(image, applied=0 if self.stuck else view.wanted_revision(spec)))
+        report = NodeReport(self.node, "0.1.0", f"holds {len(images)} images", tuple(images), discovery=applied)
         self.store.publish_status(self.node, self.lease, report.to_json())

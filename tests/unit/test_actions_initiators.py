@@ -29,7 +29,7 @@ def test_allow_and_deny() -> None:
     made = served()
     changed = initiators.allow(made.store, made.ceph, NAME, INITIATOR)
     assert initiators.allow(made.store, made.ceph, NAME, INITIATOR) == changed
-    assert initiators.listed(made.store, NAME) == (INITIATOR,)
+    assert [each.iqn for each in initiators.listed(made.store, NAME)] == [INITIATOR]
     assert made.ceph.copies[changed.spec.image_id].initiators == (INITIATOR,)
     assert initiators.deny(made.store, made.ceph, NAME, INITIATOR).spec.initiators == ()
     with pytest.raises(NotFound, match="is not allowed at image rbd/disk1; allowed are: nobody"):
@@ -78,4 +78,4 @@ def test_without_ceph() -> None:
     made.ceph.fail["write_copy"] = StorageUnavailable("Ceph did not answer")
     changed = initiators.allow(made.store, made.ceph, NAME, INITIATOR)
     assert "not in the copy kept with the image: Ceph did not answer" in changed.warning
-    assert initiators.listed(made.store, NAME) == (INITIATOR,)
+    assert [each.iqn for each in initiators.listed(made.store, NAME)] == [INITIATOR]

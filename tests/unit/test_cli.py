@@ -24,6 +24,8 @@ from gateway.cli.values import parse_named_address, parse_size, parse_tagged_add
 from gateway.errors import BadInput
 from gateway.model import ImageName, Label
 from gateway.store.values import Put
+from gateway.vault import Vault
+from tests.fakes.agent import KEY
 from tests.fakes.ceph import FakeImage
 from tests.fakes.operation import Operation, operation
 from tests.unit.command_line import command_parsers
@@ -40,6 +42,7 @@ class Terminal:
     capture: pytest.CaptureFixture[str]
     out: str = ""
     error: str = ""
+    key: Vault = KEY
 
     def run(self, line: str) -> int:
         """One command; its exit status."""
@@ -58,7 +61,8 @@ class Terminal:
     @contextmanager
     def _open(self, chosen: Namespace, progress: ProgressLine) -> Iterator[Session]:
         timeout = chosen.timeout if getattr(chosen, "wait", False) else 0.0
-        yield Session(self.made.store, self.made.ceph, self.made.patience(timeout), Label("gw9"), print)
+        made = self.made
+        yield Session(made.store, made.ceph, made.patience(timeout), Label("gw9"), print, lambda: self.key)
 
 
 @pytest.fixture
@@ -75,8 +79,9 @@ def test_an_operators_day(terminal: Terminal) -> None:
     assert (image["name"], image["size"], image["state"], image["reason"]) == ("rbd/disk1", 1 << 30, "serving", "")
     assert [set(path) for path in image["paths"]] == [{"tag", "address", "port", "network", "state", "reason"}] * 2
     assert [(path["tag"], path["port"], path["state"]) for path in image["paths"]] == [(1, 3260, "up"), (2, 3260, "up")]
-    assert terminal.json(f"initiator allow rbd/disk1 {IQN}") == {"image": "rbd/disk1", "initiators": [IQN]}
-    assert terminal.json("initiator list rbd/disk1") == [IQN]
+    allowed = {"image": "rbd/disk1", "initiators": [IQN], "groups": []}
+    assert terminal.json(f"initiator allow rbd/disk1 {IQN}") == allowed
+    assert terminal.json("initiator list rbd/disk1") == [{"iqn": IQN, "group": None, "chap": "none"}]
     moved = terminal.json("image move rbd/disk1")
     assert moved["holder"] != image["holder"]
     node = terminal.json(f"node show {moved['holder']}")

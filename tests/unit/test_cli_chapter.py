@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from gateway.cli.arguments import GROUPS
@@ -30,7 +31,7 @@ def mentions(text: str) -> list[tuple[str, set[str]]]:
         for word in match[1].split():
             if word.startswith("--"):
                 options.add(word.partition("=")[0].rstrip(",.;)"))
-            elif not options and re.fullmatch(r"[a-z-]+", word) and len(words) < 2:
+            elif not options and re.fullmatch(r"[a-z-]+", word) and len(words) < 3:
                 words.append(word)
         found.append((" ".join(words), options))
     return found
@@ -61,10 +62,17 @@ def test_every_command_and_option_of_the_chapter_exists() -> None:
     for words, options in mentions(CHAPTER.read_text()):
         group = words.partition(" ")[0]
         assert group in GROUPS, f"`rbdgate {words}` is no command"
-        name = words if GROUPS[group].further else group
+        name = _command(words, commands) if GROUPS[group].further else group
         assert name in commands or name == group, f"`rbdgate {words}` is no command"
         known = options_of(commands[name]) if name in commands else set()
         assert options <= known | {"--help"}, f"`rbdgate {words}` has no option {sorted(options - known)}"
+
+
+def _command(words: str, commands: Collection[str]) -> str:
+    """The command that words begin with; what follows it are its arguments. All of them if they begin with none."""
+    parts = words.split()
+    begins = (" ".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((begin for begin in begins if begin in commands), words)
 
 
 def test_every_option_in_backquotes_exists() -> None:
