@@ -139,9 +139,13 @@ class Prober(threading.Thread):
         if storage is None or pool is None or len(self._under_way) >= self._most:
             return
         sent = self._reachability.running(now)
-        thread = threading.Thread(target=partial(self._read, storage, pool, sent), name="rados-probe", daemon=True)
-        self._under_way.add(thread)
+        self._under_way.add(self._begin(partial(self._read, storage, pool, sent)))
+
+    def _begin(self, read: Callable[[], None]) -> threading.Thread:
+        """Give the read a thread."""
+        thread = threading.Thread(target=read, name="rados-probe", daemon=True)
         thread.start()
+        return thread
 
     def _read(self, storage: CephStorage, pool: str, sent: float) -> None:
         try:
