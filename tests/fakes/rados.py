@@ -63,9 +63,13 @@ class FakeRados:
         self.listed: dict[Instance, int] = {}
         """The blocklist, with the map's epoch each entry came with."""
         self.epoch = 1
+        self.directory = FakeObject()
+        """The object that names the anchor."""
         self.maps: dict[Instance, int] = {}
         """The newest map each client has."""
         self.on_fence: Callable[[Instance, Instance | None], None] = lambda _victim, _by: None
+        self.on_change: Callable[[], None] = lambda: None
+        """Hears of whatever matters to fences."""
         self.deaf = False
         """An OSD that answers no unmap: watch and lock stay behind."""
 
@@ -83,7 +87,10 @@ class FakeRados:
 
     def operate(self, client: Instance, at: FakeObject) -> None:
         """One operation: the OSD takes up the client's map if it is newer, and refuses whom its map names."""
-        at.epoch = max(at.epoch, self.maps.get(client, 1))
+        known = self.maps.get(client, 1)
+        if known > at.epoch:
+            at.epoch = known
+            self.on_change()
         if self.fenced(client, at):
             raise Blocklisted(f"{client} is on the blocklist")
 
@@ -98,9 +105,12 @@ class FakeRados:
         if victim not in self.listed:
             self.epoch += 1
             self.listed[victim] = self.epoch
+            self.on_change()
 
     def news(self) -> None:
         """Let every OSD have the newest map."""
+        self.on_change()
+        self.directory.epoch = self.epoch
         for image in self.images.values():
             image.header.epoch = image.first.epoch = image.data.epoch = self.epoch
 
@@ -203,6 +213,10 @@ class _Objects:
     def stat(self, name: str) -> None:
         """Touch an object: its OSD has this client's map afterwards."""
         kind, image_id, *_ = name.removeprefix("rbd_").split(".")
+        if kind == "id":
+            self._connection.calling(f"read {name}")
+            self._connection.rados.operate(self._connection.instance, self._connection.rados.directory)
+            return
         image = self._connection.rados.image_of(image_id)
         self._connection.calling(f"touch {kind} of {image.name}")
         self._connection.rados.operate(self._connection.instance, image.header if kind == "header" else image.first)
@@ -230,6 +244,7 @@ class FakeHeader:
         if self._image.version != seen.version:
             raise Conflict(f"{self} changed since it was read")
         self._image.holder, self._image.version = holder, self._image.version + 1
+        self._connection.rados.on_change()
         if pr_info is not None:
             self._image.pr_info = pr_info
         self._connection.calling(f"swapped header of {self._image.name}")

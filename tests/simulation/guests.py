@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import Blocklisted
 from gateway.model import ImageSpec, Instance, Path
-from gateway.timers import Timers
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
@@ -32,7 +31,6 @@ class Write:
     number: int
     node: Node
     boot: int
-    sent: float
     on_wire: bool
     landed: bool = False
     over: bool = False
@@ -117,13 +115,7 @@ class Guest:
             number=self.acked + 1,
             node=session.node,
             boot=session.boot,
-            sent=self.world.stage.now,
             on_wire=not session.node.ways.ceph,
         )
         self.waiting = write
         self.world.send(write, self.slow or self.world.stage.latency(0.3))
-
-
-def given_up(write: Write, now: float, timers: Timers) -> bool:
-    """Whether krbd has ended the request with an error."""
-    return now - write.sent >= timers.osd_request_timeout

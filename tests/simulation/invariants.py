@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.model import ImageSpec, Instance, Label
+from gateway.model import Instance, Label
 from tests.fakes.rados import FakeImage
 from tests.simulation.guests import Guest
 
@@ -29,34 +29,32 @@ def no_former_holder_lands(name: str, serial: int, newest: int) -> str | None:
     return None
 
 
-def older_exporters_are_fenced(
-    spec: ImageSpec, image: FakeImage, exporters: list[Exporter], fenced: set[Instance]
-) -> str | None:
+def older_exporters_are_fenced(image: FakeImage, exporters: list[Exporter], fenced: set[Instance]) -> str | None:
     """Of several nodes with an enabled portal for one image, all but the newest are fenced."""
     newest = max(token for _, token, _ in exporters)
     free = [node for node, token, client in exporters if token < newest and client not in fenced]
     if free or len([1 for _, token, _ in exporters if token == newest]) > 1:
         names = " and ".join(f"{node.name} (claim {token})" for node, token, _ in exporters)
-        return f"{spec.name.name}: enabled portals on {names}, and the older is not fenced"
+        return f"{image.name.name}: enabled portals on {names}, and the older is not fenced"
     return None
 
 
-def the_header_names_the_newest(spec: ImageSpec, image: FakeImage, exporter: Exporter) -> str | None:
+def the_header_names_the_newest(image: FakeImage, exporter: Exporter) -> str | None:
     """A node that exports an image and is not fenced stands in the image's header, with its client, unreleased."""
     node, token, client = exporter
     holder = image.holder
     if holder is None or holder.released or holder.token != token or client not in holder.instances:
         return (
-            f"{spec.name.name}: {node.name} exports it through {client} under claim {token}, the header says {holder}"
+            f"{image.name.name}: {node.name} exports it through {client} under claim {token}, the header says {holder}"
         )
     return None
 
 
-def nobody_serves_beyond_its_claim(spec: ImageSpec, exporter: Exporter, claim: int | None) -> str | None:
+def nobody_serves_beyond_its_claim(image: FakeImage, exporter: Exporter, claim: int | None) -> str | None:
     """With its guard at work, no node answers for an image whose claim has ended."""
     node, token, _ = exporter
     if claim != token:
-        return f"{spec.name.name}: {node.name} answers under claim {token}, which has ended (now: {claim})"
+        return f"{image.name.name}: {node.name} answers under claim {token}, which has ended (now: {claim})"
     return None
 
 

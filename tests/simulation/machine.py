@@ -94,7 +94,7 @@ class Schedules(RuleBasedStateMachine):
         """What is held goes on."""
         self._do(f"{self._node(index).name} release")
 
-    @rule(seconds=st.sampled_from([15, 30, 40]), crash=st.booleans())
+    @rule(seconds=st.sampled_from([15, 30, 40, 55]), crash=st.booleans())
     def slow(self, seconds: float, crash: bool) -> None:
         """The next write stays under way for long, perhaps longer than its node lives."""
         self._do(f"slow disk1 {seconds:g}")

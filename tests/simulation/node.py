@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from agent.cycle import Cycle, Turn
 from agent.membership import Membership
+from agent.reachability import Reachability
+from agent.requests import RequestLedger
 from gateway.model import ImageSpec, Instance, Label, Path
 from gateway.observed import Interface, Kernel, Mapping, Portal
 from gateway.storage import CephStorage
@@ -15,9 +17,11 @@ from tests.simulation.parts import (
     NodeEtcd,
     NodeKernel,
     NodeLink,
+    NodeLog,
     NodeStore,
     StagedGuard,
     StagedKeeper,
+    StagedProber,
     StagedWorkers,
     Ways,
     connection_of,
@@ -79,6 +83,7 @@ class Node:
         self.kernel.in_flight, self.kernel.next_serial = self.world.in_flight, self.world.next_serial
         self.kernel.said = lambda text: self.world.say(f"{self.name} {text}")
         self.runtime = MemoryRuntime(lambda: self.clock() if self.guarded else None)
+        self.log = NodeLog()
         self.guard = Process(stage, self, f"{self.name} guard")
         workers = StagedWorkers(
             self.guard, slots=8, retry_first=0.1, retry_last=1.0, on_done=lambda: None, clock=self.clock
@@ -125,6 +130,7 @@ class Node:
         store = NodeStore(etcd, PREFIX, clock=self.clock)
         store.said = lambda text: self.world.say(f"{self.name} {text}")
         link = NodeLink(process, self._connect, lambda: wake.set("storage"))
+        reachability = Reachability(self.timers, self.clock())
         membership = Membership(
             node=self.name,
             version="1",
@@ -138,7 +144,19 @@ class Node:
             runtime=self.runtime,
             on_change=wake.set,
             clock=self.clock,
+            reachability=reachability,
+            requests=RequestLedger(self.log, self.runtime, str(self.boot)),
             keeper=lambda *words, **named: StagedKeeper(process, rate, *words, **{**named, "clock": self.clock}),
+        )
+        prober = StagedProber(
+            process,
+            rate,
+            reachability,
+            link,
+            timers=self.timers,
+            on_change=lambda: wake.set("storage"),
+            on_blocklisted=membership.client_fenced,
+            clock=self.clock,
         )
         workers = StagedWorkers(
             process,
@@ -161,6 +179,7 @@ class Node:
         )
         cycle.home = self
         link.start()
+        prober.start()
 
         def body() -> None:
             membership.adopt()

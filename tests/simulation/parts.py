@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from agent.guard import Guard
 from agent.keeper import LeaseKeeper
-from agent.tenure import RuntimeDirectory, Tenure
+from agent.reachability import Prober
+from agent.tenure import RequestsRead, RuntimeDirectory, Tenure
 from agent.workers import Failure, Workers
 from gateway.errors import OutcomeUnknown, RbdgateError, StorageUnavailable, StoreUnavailable
+from gateway.images.kernel_log import Excerpt
 from gateway.model import Claim, ClusterView, Connection, HolderRecord, ImageSpec, Instance, Label, LiveNode
 from gateway.observed import Interface, Kernel
 from gateway.storage import CephStorage
@@ -129,10 +131,12 @@ class MemoryRuntime(RuntimeDirectory):
     def __init__(self, sign: Callable[[], float | None]) -> None:
         object.__setattr__(self, "path", None)
         object.__setattr__(self, "_tenure", None)
+        object.__setattr__(self, "_requests", None)
         object.__setattr__(self, "_sign", sign)
         object.__setattr__(self, "shorter", lambda: None)
 
     _tenure: Tenure | None
+    _requests: RequestsRead | None
     _sign: Callable[[], float | None]
     shorter: Callable[[], None]
 
@@ -152,6 +156,14 @@ class MemoryRuntime(RuntimeDirectory):
         """Forget it."""
         object.__setattr__(self, "_tenure", None)
         self.shorter()
+
+    def write_requests(self, read: RequestsRead) -> None:
+        """Keep it."""
+        object.__setattr__(self, "_requests", read)
+
+    def read_requests(self, boot_id: str) -> RequestsRead | None:
+        """What was kept."""
+        return self._requests
 
     def write_guard_sign(self, now: float) -> None:
         """The guard's sign is as fresh as the guard is alive."""
@@ -232,6 +244,38 @@ class _GuardPause(Signal):
     def look(self) -> None:
         """The tenure is not what it was."""
         self._waiters.rouse()
+
+
+class StagedProber(Prober):
+    """The real prober; itself and each of its reads are actors."""
+
+    def __init__(self, process: Process, rate: float, *words: Any, **named: Any) -> None:
+        super().__init__(*words, **named)
+        self._process, self._rate = process, rate
+
+    def start(self) -> None:
+        """Begin."""
+        self._process.spawn("prober", self.run)
+
+    def run(self) -> None:
+        """Probe for as long as the process lives."""
+        while True:
+            self.probe()
+            self._process.stage.sleep(self._period / self._rate)
+
+    def _begin(self, read: Callable[[], None]) -> Any:
+        return self._process.spawn("probe", read)
+
+
+class NodeLog:
+    """A node's kernel log, in which only requests that were given up stand."""
+
+    def __init__(self) -> None:
+        self.given_up = 0
+
+    def look(self, after: int) -> Excerpt:
+        """What is new."""
+        return Excerpt(max(after, self.given_up - 1), given_up=self.given_up - 1 > after)
 
 
 class NodeLink:
@@ -338,6 +382,10 @@ class NodeKernel(FakeKernel):
         for mapping in self.state.mappings:
             while mapping.dev_path == dev_path and self.in_flight(mapping.instance, mapping.image_id):
                 self.stage.sleep(0.1)
+
+    def _set(self, **parts: object) -> None:
+        super()._set(**parts)
+        self.stage.change()
 
     def _before(self, act: str) -> None:
         self.stage.point(act)

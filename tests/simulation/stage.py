@@ -74,6 +74,10 @@ class Actor:
         """Whether it stands still."""
         return self.held or self.process.stopped or self.process.host.paused
 
+    def is_alive(self) -> bool:
+        """As a thread's."""
+        return not self.over
+
     def resume(self) -> None:
         """Let it run to its next point; only the stage does."""
         self._greenlet.parent = getcurrent()
@@ -107,6 +111,8 @@ class Stage:
         self.passing: Callable[[Actor, str], bool] = lambda _actor, _what: False
         """Asked at every point; true ends the present run there."""
         self.failure: Violation | None = None
+        self.changes = 0
+        """Grows with whatever `check` might have to look at anew."""
         self._due: list[tuple[float, int, Actor | Callable[[], None]]] = []
         self._count = 0
         self._until = 0.0
@@ -184,6 +190,10 @@ class Stage:
             self.now = self._until
         self.check()
         self._raise()
+
+    def change(self) -> None:
+        """Something is not what it was."""
+        self.changes += 1
 
     def fail(self, why: str, cause: BaseException | None = None) -> None:
         """Remember the first thing that went wrong; the run ends with it."""

@@ -39,12 +39,15 @@ from gateway.store.keys import LIVE
 from tests.fakes.etcd import FakeEtcd
 from tests.fakes.rados import FakeRados, on_fakes
 from tests.simulation import invariants
-from tests.simulation.guests import Guest, Write, given_up
+from tests.simulation.guests import Guest, Write
 from tests.simulation.node import PREFIX, Node
 from tests.simulation.stage import Actor, Stage, Violation
 
 REACH = 20.0
 """For how long a watched point is waited for, in seconds."""
+
+CLAIMS_PERIOD = 0.05
+"""How often it is looked whether the claims of what is served still stand, in seconds."""
 
 CALM_WITHIN = 240.0
 """How long a healed cluster may need until every image is served: a stuck device alone counts for 60 s."""
@@ -81,7 +84,7 @@ class World:
         self.networks, self.specs = networks, specs
         self.told: list[str] = []
         self.rados = FakeRados()
-        self.rados.on_fence = self._fencing
+        self.rados.on_fence, self.rados.on_change = self._fencing, self.stage.change
         self.etcd = FakeEtcd(lambda: self.stage.now)
         self.store = ClusterStore(self.etcd, PREFIX, clock=lambda: self.stage.now)
         self.store.initialise(ClusterSettings("fsid", networks, "rbd"))
@@ -94,7 +97,8 @@ class World:
         self._holder = self._at = 0
         self._heard = 0
         self._exports: dict[str, list[invariants.Exporter]] = {}
-        self._looked: tuple[object, ...] = ()
+        self._seen = self._revision = -1
+        self._checked = 0.0
         for spec in specs:
             self.rados.add_image(spec.name, spec.image_id, spec.size, exclusive=shape.locks)
             self.store.create_image(spec)
@@ -160,14 +164,32 @@ class World:
 
     def send(self, write: Write, seconds: float) -> None:
         """Let a write land so much later."""
-        self._flying = [w for w in self._flying if not w.over]
+        self._flying = [w for w in self._flying if not (w.over and w.landed)]
         self._flying.append(write)
         self.stage.after(seconds, lambda: self._land(write))
+        node = write.node
+        self.stage.after(node.timers.osd_request_timeout / node.rate, lambda: self._give_up(write))
+
+    def _give_up(self, write: Write) -> None:
+        """What krbd does after its bound: an error to the guest, a line in the log; an OSD may still have the write."""
+        node = write.node
+        if write.over or node.boot != write.boot or not node.powered:
+            return
+        if node.paused:
+            self.stage.after(0.3, lambda: self._give_up(write))
+            return
+        self.say(f"{node.name} gives write {write.number} up")
+        write.over = True
+        write.landed = write.landed or not write.on_wire
+        node.log.given_up += 1
+        self.guests[write.uid].failed(write)
 
     def _land(self, write: Write) -> None:
         node, guest = write.node, self.guests[write.uid]
+        if write.landed:
+            return
         if not write.on_wire:
-            if node.boot != write.boot or not node.powered or given_up(write, self.stage.now, node.timers):
+            if node.boot != write.boot or not node.powered:
                 write.landed = write.over = True
                 guest.failed(write)
                 return
@@ -183,8 +205,9 @@ class World:
             self.access(write.uid, write.client, write.serial)
         except Blocklisted:
             self.say(f"{node.name}'s write {write.number} is refused")
-            write.over = True
-            guest.failed(write)
+            if not write.over:
+                write.over = True
+                guest.failed(write)
             return
         image = self.rados.image_of(write.uid)
         if write.number != guest.acked + 1 or guest.waiting is not write:
@@ -217,7 +240,11 @@ class World:
             case [name, *rest]:
                 self._befall(self._node(name), rest)
 
-    def _befall(self, node: Node, words: list[str]) -> None:  # noqa: C901, PLR0912 - one flat table
+    def _befall(self, node: Node, words: list[str]) -> None:
+        self._do_to(node, words)
+        self.stage.change()
+
+    def _do_to(self, node: Node, words: list[str]) -> None:  # noqa: C901, PLR0912 - one flat table
         match words:
             case ["crash"]:
                 node.power_off()
@@ -353,42 +380,48 @@ class World:
             self.stage.fail(wrong)
 
     def _check(self) -> None:
-        exports = self._exporters()
-        for spec in self.specs:
-            exporters = exports.get(spec.uid)
-            if not exporters:
-                continue
-            image = self.rados.images[spec.name]
+        if self.stage.changes != self._seen:
+            self._seen = self.stage.changes
+            self._look_at_exports()
+            self._check_exports()
+        elif self.stage.now - self._checked < CLAIMS_PERIOD and self.etcd.revision == self._revision:
+            return
+        self._checked, self._revision = self.stage.now, self.etcd.revision
+        self._check_claims()
+
+    def _check_exports(self) -> None:
+        for uid, exporters in self._exports.items():
+            image = self.rados.image_of(uid)
             fenced = {c for _, _, c in exporters if c and self.rados.fenced(c, image.header)}
             if len(exporters) > 1:
-                self._expect(invariants.older_exporters_are_fenced(spec, image, exporters, fenced))
+                self._expect(invariants.older_exporters_are_fenced(image, exporters, fenced))
             for exporter in exporters:
                 if exporter[2] not in fenced:
-                    self._expect(invariants.the_header_names_the_newest(spec, image, exporter))
+                    self._expect(invariants.the_header_names_the_newest(image, exporter))
+
+    def _check_claims(self) -> None:
+        for uid, exporters in self._exports.items():
+            for exporter in exporters:
                 if self._must_have_stopped(exporter[0]):
-                    claim = self.etcd.peek(self.store.keys.claim(spec.uid))
+                    claim = self.etcd.peek(self.store.keys.claim(uid))
                     now = claim.create_revision if claim else None
-                    self._expect(invariants.nobody_serves_beyond_its_claim(spec, exporter, now))
+                    self._expect(invariants.nobody_serves_beyond_its_claim(self.rados.image_of(uid), exporter, now))
 
     def _must_have_stopped(self, node: Node) -> bool:
         timers = node.timers
         moment = timers.guard_period + timers.guard_grace + timers.cut_bound
         return node.guarded and self.stage.now - node.resumed > moment
 
-    def _exporters(self) -> dict[str, list[invariants.Exporter]]:
-        looked = tuple(part for node in self.nodes for part in (node.kernel.state, node.paused, node.powered))
-        if len(looked) != len(self._looked) or any(a is not b for a, b in zip(looked, self._looked, strict=True)):
-            self._looked = looked
-            before, self._exports = self._exports, {}
-            for node in self.nodes:
-                for spec in self.specs:
-                    token = node.serves(spec)
-                    if token is not None:
-                        mapping = node.mapping_of(spec)
-                        found = (node, token, mapping.instance if mapping else None)
-                        self._exports.setdefault(spec.uid, []).append(found)
-            self._tell_exports(before)
-        return self._exports
+    def _look_at_exports(self) -> None:
+        before, self._exports = self._exports, {}
+        for node in self.nodes:
+            for spec in self.specs:
+                token = node.serves(spec)
+                if token is not None:
+                    mapping = node.mapping_of(spec)
+                    found = (node, token, mapping.instance if mapping else None)
+                    self._exports.setdefault(spec.uid, []).append(found)
+        self._tell_exports(before)
 
     def _tell_exports(self, before: dict[str, list[invariants.Exporter]]) -> None:
         for spec in self.specs:
@@ -400,7 +433,7 @@ class World:
                 self.say(f"{name} serves {spec.name.name} no more (claim {token})")
 
     def _unrest(self, marks: dict[str, int]) -> str:
-        exports = self._exporters()
+        exports = self._exports
         for spec in self.specs:
             serving = exports.get(spec.uid, [])
             if len(serving) != 1:
