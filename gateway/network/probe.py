@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Set
 
 from gateway.errors import KernelRefused
 from gateway.model import Address
+from gateway.network.interfaces import links
+from gateway.network.netlink import Netlink
 from gateway.network.packets import (
     ALL_NODES,
     ARP,
@@ -22,7 +24,6 @@ from gateway.network.packets import (
     Assertion,
     arp_probe,
     assertion,
-    mac_text,
     multicast_mac,
     solicitation_probe,
     solicited_node,
@@ -40,6 +41,8 @@ def stranger_with(
 
     A stranger's answer ends it at once, silence takes `PROBE_BOUND` seconds. KernelRefused if it cannot be asked.
     """
+    with Netlink() as kernel:  # another card of this node's on the same wire may answer
+        ours = {link.mac for link in links(kernel).values()} | known
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as wire:
             wire.setblocking(False)
@@ -47,7 +50,6 @@ def stranger_with(
             mac = wire.getsockname()[4]
             if isinstance(address, ipaddress.IPv6Address):
                 _listen_to_groups(wire, interface, address)
-            ours = {mac_text(mac), *known}
             heard = _heard(wire, question(mac, address), clock)
             return next((said.mac for said in heard if said.address == address and said.mac not in ours), None)
     except OSError as error:

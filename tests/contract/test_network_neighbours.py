@@ -214,6 +214,23 @@ def test_a_link_that_is_down_cannot_be_asked(switch: Switch) -> None:
     assert all("cannot ask on" in line for line in said)
 
 
+@pytest.mark.parametrize("address", [V4, V6])
+def test_another_card_of_the_same_host_is_no_stranger(switch: Switch, address: str) -> None:
+    """A leftover on a second card on the same wire answers in its own name, and is this node all the same."""
+    prefix = 32 if address == V4 else 128
+    host = switch.host("a")
+    run("ip", "-n", host, "link", "add", "eth1", "type", "veth", "peer", "name", "a-2", "netns", switch.name)
+    try:
+        run("ip", "-n", switch.name, "link", "set", "dev", "a-2", "master", "switch", "up")
+        run("ip", "-n", host, "link", "set", "eth1", "up")
+        switch.sh("a", f"ip address add {address}/{prefix} dev eth1 {'nodad' if address == V6 else ''}")
+        switch.meet("b", address)
+        assert switch.neighbour("b", address)
+        assert asked(switch, address)[0] is None
+    finally:
+        run("ip", "-n", host, "link", "del", "eth1")
+
+
 DEFEND = """
 from agent.announcer import Announcer
 from agent.defence import Defence
