@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.model import ImageName, ImageSpec, Instance
@@ -12,6 +13,16 @@ from gateway.timers import BLOCKLIST_EXPIRY
 
 if TYPE_CHECKING:  # librados takes long to load, and most commands never need it
     from gateway.images.cluster import CephConnection
+
+
+@dataclass(frozen=True)
+class Carried:
+    """An image that may be served again: its id and size in bytes, the copy of a spec in it, and what is in the way."""
+
+    image_id: str
+    size: int
+    copy: str | None
+    obstacles: tuple[str, ...]
 
 
 class Ceph(Protocol):
@@ -39,6 +50,10 @@ class Ceph(Protocol):
 
     def write_copy(self, spec: ImageSpec) -> None:
         """Keep a copy of the spec in the image's own metadata."""
+        ...
+
+    def read_copy(self, name: ImageName) -> Carried:
+        """What the image carries, and why it cannot be served; a lock that its last holder left is no reason."""
         ...
 
     def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
@@ -97,6 +112,21 @@ class CephCluster:
         from gateway.images.metadata import SPEC_KEY, write_metadata  # noqa: PLC0415
 
         write_metadata(header_of(self._connection(), spec.name, spec.image_id), SPEC_KEY, write_image(spec).decode())
+
+    def read_copy(self, name: ImageName) -> Carried:
+        """What is kept under `rbdgate.spec`, whoever wrote it.
+
+        Whoever watches the image has it open, its last holder too, and may be serving it for another cluster.
+        """
+        from gateway.images.image import adoption_obstacles, describe_image, header_of  # noqa: PLC0415
+        from gateway.images.metadata import SPEC_KEY, read_metadata  # noqa: PLC0415
+
+        facts = describe_image(self._connection(), name)
+        header = header_of(self._connection(), name, facts.image_id)
+        holder = header.read().holder
+        gone = set(holder.instances) - facts.watchers if holder else set()
+        copy = read_metadata(header, SPEC_KEY)
+        return Carried(facts.image_id, facts.size, copy, adoption_obstacles(facts, ours=gone))
 
     def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
         """Blocklist the clients, show on the image's own objects that it holds, and take its lock from them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import uuid
 
-from gateway.actions import balancing, images, placing, resizing
+from gateway.actions import balancing, images, placing, resizing, restoring
 from gateway.actions.changing import Changed, await_applied
 from gateway.actions.choosing import IdentityWish
 from gateway.actions.images import Wish
@@ -22,6 +22,9 @@ from gateway.report import ImageStatus
 _DELETE = """Stops serving an image and forgets it. The RBD image is moved to the trash, whole: `rbd trash list
 POOL` and `rbd trash restore POOL/ID` bring it back. No data is destroyed by this command. One that was
 cut short, or that gave up waiting, is finished by running it again with the same options."""
+
+_RESTORE = """Serves an image again after etcd was wiped or restored from a backup without it: with its target name,
+serial, addresses and initiators, as they are kept in the image itself. Groups' members and CHAP credentials are not."""
 
 _STOP = """Has its holder let an image go, and no other node take it: its initiators' sessions end. Its data, its
 name, serial and addresses stay, and `image start` serves it again."""
@@ -42,6 +45,8 @@ def add(commands: Commands) -> None:
     image_argument(adopt)
     _path_arguments(adopt)
     _identity_arguments(adopt)
+    purpose = "serve an image that etcd has lost, by the copy of its spec that it carries"
+    image_argument(leaf(commands, "restore", _restore, purpose, waits=MINUTE, description=_RESTORE))
     leaf(commands, "list", _list, "every image")
     image_argument(leaf(commands, "show", _show, "one image with its paths"))
     purpose = "stop serving an image; its data goes to RBD's trash"
@@ -133,6 +138,11 @@ def _adopt(session: Session, arguments: argparse.Namespace) -> Answer:
     wanted = IdentityWish(arguments.iqn, arguments.serial, arguments.vendor, arguments.product)
     wish = _wish(arguments, wanted)
     images.adopt(session.store, session.ceph, arguments.image, wish, tagged=dict(arguments.path), random=uuid.uuid4)
+    return _served(session, arguments)
+
+
+def _restore(session: Session, arguments: argparse.Namespace) -> Answer:
+    restoring.restore(session.store, session.ceph, arguments.image)
     return _served(session, arguments)
 
 

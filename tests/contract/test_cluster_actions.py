@@ -21,6 +21,7 @@ from gateway.model import HolderRecord, ImageName, Label, LiveNode
 from gateway.schema import read_image
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
+from gateway.store.values import Delete
 from tests.contract.ceph_under_test import Ceph
 from tests.contract.cluster_fixtures import endpoints
 from tests.fakes.agent import FakeAgent
@@ -122,6 +123,29 @@ def test_an_image_from_create_to_restore(desk: Desk, connection: CephConnection)
     assert desk.done(f"image adopt {name} --path 1=10.0.1.20")["paths"][0]["address"] == "10.0.1.20"
     desk.done(f"image delete {name} --keep")
     assert describe_image(connection, name).image_id == facts.image_id
+
+
+def test_an_image_that_etcd_lost_is_restored(desk: Desk, connection: CephConnection) -> None:
+    """By the copy in it an image gets back all its initiators know; open, or inherited by a clone, it is refused."""
+    name, clone = ImageName.parse("rbd/actions-8"), ImageName.parse("rbd/actions-9")
+    image = desk.done(f"image create {name} --size 4M --paths 2")
+    desk.done(f"initiator allow {name} iqn.1993-08.org.debian:01:abc")
+    spec, _ = desk.store.image(name)
+    everything = [item.key for item in desk.client.range(desk.store.keys.prefix).items]
+    lost = [key for key in everything if str(name) in key or spec.uid in key or "/unique/" in key]
+    desk.client.transact([], [Delete(key) for key in lost])
+    assert desk.done("image list") == []
+    with connection.pool("rbd") as ioctx, rbd.Image(ioctx, name.name) as opened:
+        assert f"it is open at {connection.instance}" in desk.refused(f"image restore {name}")
+        opened.create_snap("s")
+        opened.protect_snap("s")
+        rbd.RBD().clone(ioctx, name.name, "s", ioctx, clone.name)
+    assert "inherited a copy" in desk.refused(f"image restore {clone}")
+    restored = desk.done(f"image restore {name}")
+    assert {key: restored[key] for key in ("iqn", "serial", "size")} == {k: image[k] for k in ("iqn", "serial", "size")}
+    assert desk.store.image(name)[0] == spec
+    assert "is served by this cluster already" in desk.refused(f"image restore {name}")
+    desk.done(f"image delete {name} --keep")
 
 
 def test_what_cannot_be_adopted(desk: Desk, connection: CephConnection) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from gateway.actions.ceph import Carried
 from gateway.errors import AlreadyExists, NotFound, RbdgateError, Refused
 from gateway.model import ImageName, ImageSpec, Instance
+from gateway.schema import write_image
 
 
 @dataclass
@@ -21,11 +23,15 @@ class FakeImage:
 
 @dataclass
 class FakeCeph:
-    """One pool `rbd`; `fail` maps an act's name to the error it ends in before doing anything."""
+    """One pool `rbd`; `fail` maps an act's name to the error it ends in before doing anything.
+
+    `copies` and `texts` (those that nobody here wrote) are the copies of specs, by RBD's id.
+    """
 
     images: dict[ImageName, FakeImage] = field(default_factory=dict)
     trash: dict[ImageName, FakeImage] = field(default_factory=dict)
     copies: dict[str, ImageSpec] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
     fenced: list[Instance] = field(default_factory=list)
     anchors: list[str] = field(default_factory=list)
     fail: dict[str, RbdgateError] = field(default_factory=dict)
@@ -76,6 +82,14 @@ class FakeCeph:
         if self._image(spec.name).image_id != spec.image_id:
             raise NotFound(f"image {spec.name} is gone")
         self.copies[spec.image_id] = spec
+
+    def read_copy(self, name: ImageName) -> Carried:
+        """Give the copy back in its stored form."""
+        self._begin("read_copy")
+        found = self._image(name)
+        spec = self.copies.get(found.image_id)
+        copy = self.texts.get(found.image_id, write_image(spec).decode() if spec else None)
+        return Carried(found.image_id, found.size, copy, found.obstacles)
 
     def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
         """Fence the victims."""
