@@ -132,6 +132,8 @@ class Cycle:
                     pause = self._workers.next_retry(self._clock(), pause)
                 if turn is not None and turn.plan.first:  # what was cut is looked at again: a lease may wait for it
                     pause = min(pause, CUT_AGAIN)
+                if self._membership.storage_obstacle() == NOT_ANSWERED:
+                    pause = min(pause, self._timers.storage_probe)
                 pause = self._links.next_change(self._clock(), pause)
                 if not self._guarded() or self._doubted_since is not None:
                     pause = min(pause, GUARD_AGAIN)
@@ -141,6 +143,31 @@ class Cycle:
                 pause = self._timers.retry_first
             notify(WATCHDOG="1")
             self._wake.wait(max(0.05, pause))
+
+    def leave(self, reason: str, bound: float) -> None:
+        """Give everything away in order and end the membership, within `bound` seconds: the machine goes down.
+
+        What could not be let go after half of them is cut, and left to be fenced by whoever takes it.
+        """
+        log.info("leaving", reason=reason)
+        self._leaving = reason
+        self._membership.leave(reason)
+        began = self._clock()
+        while self._clock() < began + bound:
+            try:
+                turn = self.turn()
+            except RbdgateError as error:
+                log.warning("turn failed", error=str(error), kind=type(error).__name__)
+                turn = None
+            if self._membership.ended and turn is not None and plan_nothing(turn.kernel).empty:
+                return
+            lease = self._membership.tenure.lease
+            seen = turn.view if turn is not None else None
+            gone = seen is not None and not any(claim.lease == lease for claim in seen.claims.values())
+            if gone or self._clock() >= began + bound / 2:
+                self._membership.resign(reason, lease)
+            notify(WATCHDOG="1")
+            self._wake.wait(CUT_AGAIN)
 
     def turn(self) -> Turn | None:
         """One turn; None if this node could not become a member yet."""
@@ -207,7 +234,7 @@ class Cycle:
 
     def _me(self) -> Me:
         lease, rados = self._membership.tenure.lease, self._membership.rados_instance()
-        return Me(self._node, lease, rados, self._guarded())
+        return Me(self._node, lease, rados, self._guarded(), self._leaving)
 
     def _guarded(self) -> bool:
         """Whether there is a guard; a stale sign of life is doubted for a moment before it is believed.

@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from agent.clock import boot_id, boottime
+from agent.shutdown import LEAVE_BOUND, machine_is_stopping
 from agent.tenure import RuntimeDirectory
 from gateway.errors import RbdgateError, Refused
 from gateway.settings import Settings
@@ -74,6 +75,8 @@ def _run_agent(settings: Settings, runtime: RuntimeDirectory) -> int:
         signal.signal(signal.SIGTERM, lambda *_: cycle.stop())
         signal.signal(signal.SIGINT, lambda *_: cycle.stop())
         cycle.run()
+        if machine_is_stopping():
+            cycle.leave("its machine is shutting down", LEAVE_BOUND)
     os.close(lock)
     os._exit(0)  # nothing may hold the end up, such as a librados that waits for a cluster: the tenure runs meanwhile
 

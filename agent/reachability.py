@@ -115,7 +115,7 @@ class Prober(threading.Thread):
         self._on_change, self._on_blocklisted = on_change, on_blocklisted
         self._under_way: set[threading.Thread] = set()
         self._storage: CephStorage | None = None
-        self._doubted = False
+        self._doubted, self._error = False, ""
 
     def run(self) -> None:
         """Probe for as long as the process lives."""
@@ -131,7 +131,7 @@ class Prober(threading.Thread):
         doubted = self._reachability.doubted(now)
         if doubted != self._doubted:
             self._doubted = doubted
-            log.warning("Ceph does not answer this node" if doubted else "Ceph answers this node again")
+            log.warning("Ceph does not answer" if doubted else "Ceph answers again", last_error=self._error)
             self._on_change()
         storage, pool = self._link.storage, self._reachability.pool
         known = self._under_way if storage is self._storage else set[threading.Thread]()
@@ -156,7 +156,7 @@ class Prober(threading.Thread):
             self._on_blocklisted(storage, str(error))
             return
         except RbdgateError as error:
-            log.info("a probe was not answered", error=str(error))
+            self._error = str(error)
             return
         if self._reachability.answer(sent, self._clock()):
             self._on_change()

@@ -63,6 +63,8 @@ class Me:
     rados: Instance | None
     """None while there is no connection to RADOS: what is served goes on, nothing is taken."""
     guarded: bool
+    leaving: str = ""
+    """Why it gives everything away and takes nothing any more, if it does."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ class _Planner:
         self._plan_discovery()
         for spec in self.view.images.values():
             self._plan_image(spec)
-        self._relocate()
+        if not self.me.leaving:
+            self._relocate()
         self._plan_unknown()
         if self.anchor is None:
             self.images[ANCHOR] = (MapAnchor(_next_generation(self.kernel)),)
@@ -228,7 +231,7 @@ class _Planner:
             forsaken = () if steps else self._forsake(spec)  # only what was read back as empty is let go
             self.images[spec.uid] = forsaken or (*steps, *self._claim(spec))
             return
-        leave = self.placement.should_leave(spec, self.me.name)
+        leave = self.me.leaving or self.placement.should_leave(spec, self.me.name)
         if leave is not None:
             self.reasons[spec.uid] = leave
             self.images[spec.uid] = (*self._withdraw(spec), Release(spec, token))
@@ -390,6 +393,7 @@ class _Planner:
             or spec.stopped
             or str(spec.name) in self.view.broken
             or not self.me.guarded
+            or self.me.leaving
         ):
             return ()
         if self.anchor is None or self.me.rados is None:
