@@ -37,6 +37,9 @@ _SETTINGS = {
         "mon_allow_pool_size_one": "true",
         "mon_allow_pool_delete": "true",
         "mon_warn_on_pool_no_redundancy": "false",
+        # What reaches a pool of one copy while its read lease is over is never answered: nobody is there to acknowledge
+        # the next one, which would wake it (seen on 16.2). It lasts 20 s, the heartbeats' grace, so many times.
+        "osd_pool_default_read_lease_ratio": "45",
     },
     "mon": {
         "paxos_propose_interval": "0.02",
