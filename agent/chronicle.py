@@ -61,6 +61,10 @@ class _Alike:
     told: deque[float] = field(default_factory=deque)
     withheld: int = 0
 
+    def is_old(self, now: float) -> bool:
+        """Whether nothing of it counts any more."""
+        return now - self.told[-1] >= ALIKE_WITHIN
+
 
 class Chronicle(threading.Thread):
     """One node's pen. `tell` never blocks on I/O and never raises; `clock` in seconds, `wall` as events carry it."""
@@ -80,6 +84,7 @@ class Chronicle(threading.Thread):
         self._changed = threading.Condition()
         self._serial = self._dropped = 0
         self._complaint = ""
+        self._forgot = 0.0
 
     def tell(self, event: Event) -> None:
         """Have an event written, soon, with this node as its author and the present time."""
@@ -151,9 +156,10 @@ class Chronicle(threading.Thread):
     def _withheld_unless_new(self, event: Event, now: float) -> Event | None:
         """The event, or None if its like was told often enough of late; the next one says how many were not."""
         key = (event.kind.value, event.image, event.node, re.sub(r"\d+", "#", event.text))
-        alike = self._alike.pop(key, _Alike())
-        self._alike = {k: other for k, other in self._alike.items() if now - other.told[-1] < ALIKE_WITHIN}
-        self._alike[key] = alike
+        if now - self._forgot >= ALIKE_WITHIN / 10:
+            self._forgot = now
+            self._alike = {k: seen for k, seen in self._alike.items() if k == key or not seen.is_old(now)}
+        alike = self._alike.setdefault(key, _Alike())
         while alike.told and now - alike.told[0] >= ALIKE_WITHIN:
             alike.told.popleft()
         if len(alike.told) >= ALIKE:

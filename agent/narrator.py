@@ -18,6 +18,7 @@ from agent.takeover import Takeover
 from gateway.errors import Blocklisted, Conflict, FenceUnconfirmed, RequestsGivenUp, TenureOver
 from gateway.events import Event, Kind, trace_of
 from gateway.model import ClusterView, FenceIntent, ImageSpec, Instance, Label
+from gateway.observed import ANCHOR
 from gateway.report import ImageReport, NodeReport, PathReport
 from gateway.steps import Claim, ForsakeHold, Release, Step, Teardown, Unmap
 
@@ -153,6 +154,8 @@ class Narrator:
         """A step failed; of one series each reason is told once, whatever numbers stand in it."""
         if isinstance(error, TenureOver | Blocklisted | RequestsGivenUp):
             return  # told as the node's: it may not serve now
+        if work.key == ANCHOR:
+            return  # told as the node's as well, as what keeps it from taking images, when it lasts
         if isinstance(error, Conflict) and isinstance(step, Claim):
             return  # another node was faster, which is how it is meant to be
         reason = str(error) or type(error).__name__

@@ -1,8 +1,9 @@
 """Operators' commands as events: what was accepted is written into the log, at one place for all commands.
 
 A command that changes something is recorded as soon as it is accepted: when it begins to wait for the cluster to
-follow, or when it returns. So in the log it stands before what it causes. One that is refused leaves no event, and an
-event that cannot be written is a warning, not a failure: what was asked for stands.
+follow, or when it returns. So in the log it stands beside the first of what it causes, now and then after it; its time
+is that of its beginning. One that is refused leaves no event, and an event that cannot be written is a warning, not a
+failure: what was asked for stands.
 """
 
 from __future__ import annotations

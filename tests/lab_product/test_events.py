@@ -69,7 +69,7 @@ def test_a_power_cut_is_told_in_order(scene: Scene, disk: Disk, write: Writing) 
 
 @pytest.mark.writer(lanes=1)
 def test_a_move_is_told_with_its_operator(scene: Scene, disk: Disk, write: Writing) -> None:
-    """The operator's command comes first, then the old holder's word and the new one's, each with the reason."""
+    """The operator's command is the oldest, then the old holder's word and the new one's, each with the reason."""
     holder = scene.holder(disk.image)
     to = next(node for node in scene.gateways if node != holder)
     before = last_number(scene)
@@ -77,7 +77,8 @@ def test_a_move_is_told_with_its_operator(scene: Scene, disk: Disk, write: Writi
     scene.rbdgate("image", "move", disk.image, "--to", to)
     scene.wait_serving(disk.image, by=to)
     until("the service is told", lambda: first(since(scene, before, disk.image), "serves it"), within=WRITTEN_WITHIN)
-    told = since(scene, before, disk.image)
+    # A command is written down when it was accepted: by then an agent can have told what it does about it.
+    told = sorted(since(scene, before, disk.image), key=lambda event: str(event["time"]))
     shown = [(event["who"].partition("@")[0], event["text"].partition(" it")[0]) for event in told]
     assert shown == [
         ("operator root", f"rbdgate image move {disk.image} --to {to}"),

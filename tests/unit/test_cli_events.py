@@ -79,7 +79,7 @@ def test_a_dry_run_is_not_recorded(terminal: Terminal) -> None:
     assert told(terminal) == []
 
 
-def test_a_command_is_recorded_before_what_it_causes(terminal: Terminal) -> None:
+def test_a_command_is_recorded_before_it_waits(terminal: Terminal) -> None:
     """A command whose end is waited for stands in the log before the wait, once, though that end is not reached."""
     for agent in terminal.made.agents:
         agent.broken = "no such device"
