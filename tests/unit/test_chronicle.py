@@ -163,6 +163,14 @@ def test_the_same_again_and_again_is_counted(pen: Pen) -> None:
     assert pen.paper.texts[-2:] == ["path 1 is down (and 4 times before this, untold)", "path 1 is down"]
 
 
+def test_what_is_past_costs_no_memory(pen: Pen) -> None:
+    """Whatever was told once is not remembered for ever, though it never comes again."""
+    for text in letters(1000):
+        pen.now += ALIKE_WITHIN / 100
+        pen.tell(text)
+    assert len(pen.chronicle._alike) < 150
+
+
 def test_the_thread_writes_and_flush_waits_for_it(pen: Pen) -> None:
     """Started, it writes by itself; `flush` returns when all is written, or at its bound."""
     pen.chronicle.start()
