@@ -30,15 +30,15 @@ class Kind(Enum):
 
 
 class Names:
-    """The names of one kind that are in etcd now; `ending` is put behind each (as `=` behind a network's)."""
+    """The names of some kinds that are in etcd now; `ending` is put behind each (as `=` behind a network's)."""
 
-    def __init__(self, kind: Kind, ending: str = "") -> None:
-        self.kind, self.ending = kind, ending
+    def __init__(self, kinds: tuple[Kind, ...], ending: str = "") -> None:
+        self.kinds, self.ending = kinds, ending
 
     def __call__(self, prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
         """What argcomplete asks for: names that begin with what was typed; none if they cannot be had in time."""
         with suppress(Exception):  # whatever it is, a half-typed line is not the place to tell it
-            return [name + self.ending for name in _ask(self.kind, parsed_args) if name.startswith(prefix)]
+            return [name + self.ending for name in _ask(self.kinds, parsed_args) if name.startswith(prefix)]
         return []
 
 
@@ -69,7 +69,7 @@ def named(etcd: Etcd, keys: Keys, kind: Kind) -> Iterable[str]:
     return [item.key.removeprefix(folder) for item in etcd.range(folder, keys_only=True, timeout=DEADLINE).items]
 
 
-def _ask(kind: Kind, parsed: argparse.Namespace) -> Iterable[str]:
+def _ask(kinds: tuple[Kind, ...], parsed: argparse.Namespace) -> list[str]:
     from gateway.settings import Settings  # noqa: PLC0415
     from gateway.store.client import EtcdClient  # noqa: PLC0415
     from gateway.store.keys import Keys  # noqa: PLC0415
@@ -77,6 +77,6 @@ def _ask(kind: Kind, parsed: argparse.Namespace) -> Iterable[str]:
     settings = Settings.load(getattr(parsed, "settings", None))
     client = EtcdClient(settings.etcd.endpoints, call_timeout=DEADLINE / 2, timeout=DEADLINE)
     try:
-        return named(client, Keys(settings.etcd.prefix), kind)
+        return [name for kind in kinds for name in named(client, Keys(settings.etcd.prefix), kind)]
     finally:
         client.close()

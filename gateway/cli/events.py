@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.actions.history import History, history
 from gateway.cli import output
-from gateway.cli.parsers import Parser, furnish, typed
+from gateway.cli.completing import Kind
+from gateway.cli.parsers import Parser, completed, furnish, typed
 from gateway.cli.session import Answer, Session
 from gateway.cli.values import parse_count, parse_since
 from gateway.errors import RbdgateError
@@ -24,9 +25,10 @@ FOLLOW_EVERY = 1.0
 def add(parser: Parser) -> None:
     """The command, which is a group of its own."""
     furnish(parser, _events, "what happened, by whose doing and why, the newest last")
-    parser.add_argument(
+    about = parser.add_argument(
         "about", nargs="?", type=typed(_about), metavar="IMAGE|NODE", help="only what concerns this one"
     )
+    completed(about, Kind.IMAGE, Kind.NODE)
     parser.add_argument(
         "--since", type=typed(parse_since), metavar="TIME", help="like 90s, 30m, 2h, 7d, or 2026-11-22T03:00 (UTC)"
     )

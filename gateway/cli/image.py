@@ -90,7 +90,7 @@ def _path_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NETWORK=IP",
         help="a portal address; those not named are chosen from the networks in turn",
     )
-    completed(address, Kind.NETWORK, "=")
+    completed(address, Kind.NETWORK, ending="=")
 
 
 def _identity_arguments(adopt: argparse.ArgumentParser) -> None:

@@ -123,9 +123,9 @@ def nodes_argument(command: argparse.ArgumentParser) -> None:
     completed(nodes, Kind.NODE)
 
 
-def completed(argument: argparse.Action, kind: Kind, ending: str = "") -> None:
-    """Let the shell complete the argument with live names of that kind, each with `ending` behind it."""
-    argument.completer = Names(kind, ending)  # type: ignore[attr-defined] # where argcomplete looks for it
+def completed(argument: argparse.Action, *kinds: Kind, ending: str = "") -> None:
+    """Let the shell complete the argument with live names of those kinds, each with `ending` behind it."""
+    argument.completer = Names(kinds, ending)  # type: ignore[attr-defined] # where argcomplete looks for it
 
 
 def typed(parse: Callable[[str], T]) -> Callable[[str], T]:

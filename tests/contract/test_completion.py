@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.model import Label
+from gateway.schema import write_group
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
+from gateway.store.values import Put
 from tests.contract.cluster_fixtures import SETTINGS, endpoints, live, spec
 
 __all__ = ["endpoints"]  # a fixture
@@ -22,7 +25,7 @@ Ask = Callable[[str], list[str]]
 
 
 def asking(settings: Path) -> Ask:
-    """What a shell does when somebody presses TAB at a line's end: argcomplete's protocol, with answers on channel 8."""
+    """What a shell does when somebody presses TAB at a line's end: argcomplete's protocol, answers on channel 8."""
 
     def ask(line: str) -> list[str]:
         environment = os.environ | {
@@ -50,6 +53,7 @@ def ask(endpoints: tuple[str, ...], tmp_path: Path) -> Ask:
     store.create_image(spec("rbd/disk1", "10.0.1.101"))
     store.create_image(spec("rbd/ns/data", "10.0.1.102"))
     store.join(live("gw1", client.grant_lease(60).id))
+    client.transact([], [Put(store.keys.group(Label("web")), write_group(()))])
     client.close()
     settings = tmp_path / "rbdgate.toml"
     settings.write_text(f'[etcd]\nendpoints = {json.dumps(endpoints)}\nprefix = "{prefix}"\n')
@@ -63,12 +67,15 @@ def test_names_are_those_in_etcd(ask: Ask) -> None:
     assert "gw1" in ask("rbdgate node drain ")
     assert ask("rbdgate image move rbd/disk1 --to ") == ["gw1"]
     assert ask("rbdgate image create rbd/x --address ") == ["a=", "b="]
+    assert ask("rbdgate initiator allow rbd/disk1 --group ") == ["web"]
+    assert {"rbd/disk1", "rbd/ns/data", "gw1"} <= set(ask("rbdgate events "))
 
 
 def test_commands_and_options(ask: Ask) -> None:
     """Words and long options are the parsers'."""
     assert {"image", "node", "status", "plan"} <= set(ask("rbdgate "))
-    assert set(ask("rbdgate image re")) == {"rebalance", "resize"}
+    assert set(ask("rbdgate image reb")) == {"rebalance"}
+    assert {"rebalance", "resize"} <= set(ask("rbdgate image re"))
     assert "--dry-run" in ask("rbdgate image rebalance --")
     assert set(ask("rbdgate completion ")) >= {"bash", "zsh", "fish"}
 
