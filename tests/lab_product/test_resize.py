@@ -13,7 +13,7 @@ from tests.lab_product.waiting import until
 
 IMAGE = "rbd/grown"
 GIB = 1 << 30
-STALL = 10.0  # seconds a write may wait while Ceph changes the size
+STALL = 3.0  # seconds a write may wait while Ceph changes the size
 
 
 @pytest.fixture(name="grown")
