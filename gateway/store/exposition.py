@@ -17,6 +17,8 @@ from gateway.errors import StoreUnavailable
 _QUOTA = "etcd_server_quota_backend_bytes"
 _FSYNC = "etcd_disk_wal_fsync_duration_seconds"
 _BYTES = 4 << 20
+_ENOUGH = 1000
+"""Syncs from which a hundredth of them says something about a disk, and not about how the member started."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ def _quota(text: str) -> int | None:
 
 
 def fsync_p99(text: str) -> float | None:
-    """The upper end, in seconds, of the histogram's bucket with the 99th percentile; None without one."""
+    """The upper end, in seconds, of the histogram's bucket with the 99th percentile; None if it has too few to tell."""
     buckets = re.findall(rf'^{_FSYNC}_bucket{{le="([^"]+)"}} (\d+)$', text, re.MULTILINE)
     counts = sorted((float(end), int(count)) for end, count in buckets)
-    if not counts or not counts[-1][1]:
+    if not counts or counts[-1][1] < _ENOUGH:
         return None
     return next(end for end, count in counts if count >= 0.99 * counts[-1][1])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.layout import CABLING, CONTROL, ETCD_ADDRESSES, Link, Node, Places, Role
+from tests.lab.tree import CHECKOUT
 
 CEPH_USER = "rbdgate"
 INITIATOR_IQN = "iqn.2026-11.io.rbdgate:"
@@ -55,6 +56,12 @@ MODULES = {
         *("veth", "bridge"),
     ),
 }
+SHIPPED = {
+    "59-rbdgate.rules": "etc/udev/rules.d/59-rbdgate.rules",
+    "multipath.conf": "etc/multipath/conf.d/rbdgate.conf",
+    "sysctl.conf": "etc/sysctl.d/60-rbdgate.conf",
+}
+"""What the package has for a gateway's own system, and where an installation puts it."""
 _SSHD = """\
 # rbdgate's lab: one key, no PAM (a session costs a second less), many commands over one connection.
 UsePAM no
@@ -148,6 +155,7 @@ def furnish(node: Node, places: Places, keys: Keys, ceph: CephAccess | None) -> 
         _initiator(upper, node)
     else:
         _gateway(upper, node, ceph)
+        _secrets_key(upper, keys)
 
 
 @dataclass(frozen=True)
@@ -266,12 +274,19 @@ def _gateway(upper: Upper, node: Node, ceph: CephAccess | None) -> None:
     )
     for rules in ("etc/udev/rules.d/60-multipath.rules", "etc/modules-load.d/multipath.conf"):
         upper.link(rules, "/dev/null")
+    for shipped, place in SHIPPED.items():
+        upper.write(place, (CHECKOUT / "gateway/doctor/host" / shipped).read_text())
     if ceph is None:
         return
     upper.write("etc/ceph/ceph.conf", _client_conf(ceph.conf))
     keyring = upper.root / f"etc/ceph/ceph.client.{CEPH_USER}.keyring"
     shutil.copy(ceph.keyring, keyring)
     keyring.chmod(0o600)
+
+
+def _secrets_key(upper: Upper, keys: Keys) -> None:
+    """The key of the cluster's secrets: one for all gateways of a lab, and another in each lab."""
+    upper.write("etc/rbdgate/secrets.key", hashlib.sha256(keys.user.read_bytes()).hexdigest() + "\n", 0o600)
 
 
 def _client_conf(conf: Path) -> str:

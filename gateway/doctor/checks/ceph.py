@@ -40,13 +40,14 @@ class Connected:
 class CephFacts:
     """How this node reaches Ceph, and what the cluster in etcd says of it.
 
-    `keyring_mode` are the permission bits; `expected_fsid` and `fences` (with the node each was of) are etcd's; `own`
-    are the instances this node's kernel works with now.
+    `keyring_mode` are the permission bits, and `key_denied` tells that they keep the doctor itself out. `expected_fsid`
+    and `fences` (with the node each was of) are etcd's; `own` are the instances this node's kernel works with now.
     """
 
     user: str
     keyring: str
     keyring_mode: int | Unread
+    key_denied: bool
     connected: Connected | Unread
     expected_fsid: str | Unread
     fences: Mapping[Instance, str]
@@ -56,6 +57,9 @@ class CephFacts:
 def check(facts: CephFacts) -> Iterator[Finding]:
     """All checks of this subject."""
     yield from _keyring(facts)
+    if facts.key_denied:
+        yield CEPH.unread(Unread("Ceph", f"only root may read {facts.keyring}"), "run the doctor as root")
+        return
     if isinstance(facts.connected, Unread):
         yield CEPH.error(
             f"Ceph cannot be asked: {facts.connected.why}",

@@ -18,9 +18,8 @@ _SAMPLE = "rbd0"
 
 @dataclass(frozen=True)
 class Lvm:
-    """LVM's own view of its configuration: the texts of some settings of its section `devices`."""
+    """LVM's own view of its configuration. RBD is among the kinds of disks it knows by itself."""
 
-    types: str
     filters: tuple[str, ...]
     """`global_filter` and `filter`, each as `["r|^/dev/rbd|","a|.*|"]`."""
     devices_file: bool
@@ -123,13 +122,11 @@ def _lvm(facts: DiskFacts) -> Iterator[Finding]:
         yield DISKS.ok("LVM looks only at the devices in its devices file")
     elif any(rejects(text, f"/dev/{_SAMPLE}") for text in facts.lvm.filters):
         yield DISKS.ok("LVM's filter rejects /dev/rbd*")
-    elif '"rbd"' in facts.lvm.types:
+    else:
         yield DISKS.warning(
-            "LVM takes /dev/rbd* for disks (devices/types): `vgchange -ay` would open guests' volume groups",
+            "LVM looks at /dev/rbd* whenever it is called: `vgchange -ay` would open guests' volume groups",
             'devices { global_filter = [ "r|^/dev/rbd|" ] } in /etc/lvm/lvm.conf',
         )
-    else:
-        yield DISKS.ok("LVM does not take /dev/rbd* for disks")
 
 
 def _mdadm(facts: DiskFacts) -> Iterator[Finding]:

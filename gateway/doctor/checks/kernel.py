@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.doctor.finding import Finding, Subject, Unread
@@ -28,7 +28,7 @@ class KernelFacts:
 
     release: str
     required: tuple[str, ...]
-    missing: dict[str, bool | Unread]
+    missing: Mapping[str, bool | Unread]
     configfs: bool
     dbroot: str | Unread | None
     pr_place: str | Unread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def read(sources: Sources) -> CephFacts | Unread:
         user=ceph.user,
         keyring=str(ceph.keyring),
         keyring_mode=mode,
+        key_denied=ceph.keyring.exists() and not os.access(ceph.keyring, os.R_OK),
         connected=attempt("Ceph", lambda: _connected(ceph, _pools(status))),
         expected_fsid=status if isinstance(status, Unread) else status.view.settings.fsid,
         fences={} if isinstance(status, Unread) else _fences(status),

@@ -50,7 +50,6 @@ def _lvm() -> Lvm:
         raise ValueError("`lvm lvmconfig` shows no section `devices`")
     listed = Path("/etc/lvm/devices", settings.get("devicesfile", '"system.devices"').strip('"'))
     return Lvm(
-        types=settings.get("types", ""),
         filters=(settings.get("global_filter", ""), settings["filter"]),
         devices_file=settings.get("use_devicesfile") == "1" and listed.exists(),
     )
