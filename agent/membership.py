@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,9 +29,6 @@ from gateway.plan import anchor_of, left_mappings, plan_nothing
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers
-
-if TYPE_CHECKING:
-    from gateway.storage import CephStorage
 
 log = structlog.get_logger("membership")
 
@@ -184,7 +180,7 @@ class Membership:
         hands = Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
         return hands if self.requests is None else replace(hands, complete=self.requests.complete)
 
-    def client_fenced(self, storage: CephStorage, reason: str) -> None:
+    def client_fenced(self, storage: object, reason: str) -> None:
         """That connection was told that it is on the blocklist; what an earlier one is told ends no new membership."""
         keeper = self._keeper
         if keeper is not None and self._link.storage is storage:

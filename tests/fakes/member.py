@@ -10,6 +10,7 @@ from agent.clock import boottime
 from agent.cycle import Cycle, Turn
 from agent.membership import Membership
 from agent.narrator import Narrator
+from agent.reachability import Reachability
 from agent.tenure import RuntimeDirectory
 from agent.wakeups import Wake
 from agent.workers import Workers
@@ -149,6 +150,8 @@ class Member:
         self.workers = Workers(
             slots=4, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=self.done.release
         )
+        self.reachability = Reachability(timers, self.now)
+        """Nobody probes: unless a test ticks, Ceph is not in doubt."""
         self.membership = Membership(
             node=self.name,
             version="1",
@@ -162,6 +165,7 @@ class Member:
             runtime=self.runtime,
             on_change=self.wake.set,
             clock=lambda: self.now,
+            reachability=self.reachability,
         )
         adopted = self.membership.adopt()
         self.cycle = Cycle(
