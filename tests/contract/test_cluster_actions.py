@@ -237,7 +237,7 @@ def test_an_operators_hand_on_images_and_nodes(desk: Desk, connection: CephConne
 def test_a_removed_nodes_clients_write_nothing_more(desk: Desk, ceph: Ceph) -> None:
     """A dead node's client that still has an image open is fenced before the node is forgotten, and stays on record."""
     desk.agents.clear()
-    name = ImageName.parse("rbd/actions-8")
+    name = ImageName.parse("rbd/actions-of-the-dead")
     desk.done(f"image create {name} --size 1M --no-wait")
     spec, revision = desk.store.image(name)
     lease, node = desk.client.grant_lease(60).id, Label("gw9")
