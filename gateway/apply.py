@@ -81,6 +81,7 @@ class Storage(Protocol):
     def break_locks(self, spec: ImageSpec, owners: frozenset[Instance]) -> None: ...
     def refresh(self, spec: ImageSpec, mine: Holder) -> None: ...
     def release(self, spec: ImageSpec, token: int) -> None: ...
+    def blocklisted(self) -> frozenset[Instance]: ...
 
 
 class KernelDoor(Protocol):
@@ -179,8 +180,7 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912, PLR09
         case words.FinishMove():
             store.finish_move(step.uid, step.revision)
         case words.DropRecords():
-            for uid in {record.image_uid for record in step.records}:
-                store.drop_records(uid, tuple(r for r in step.records if r.image_uid == uid))
+            _drop_records(step, hands)
         case words.DropFences():
             store.drop_fences(step.intents)
 
@@ -268,6 +268,17 @@ def _refuse_live_victims(victims: frozenset[Instance], spec: ImageSpec, hands: H
                 f"image {spec.name} is still open on live gateway {node} (client {victim}), which is not fenced for one"
                 f" image: waiting for it to let go; see `rbdgate node show {node}`"
             )
+
+
+def _drop_records(step: words.DropRecords, hands: Hands) -> None:
+    """Forget those that the blocklist names: an intent is no fence, its writer may have died before the entry."""
+    if hands.storage is None:
+        return  # which of them are fenced is unknown now
+    fenced = hands.storage.blocklisted()
+    for uid in sorted({record.image_uid for record in step.records}):
+        dropped = tuple(r for r in step.records if r.image_uid == uid and r.instance in fenced)
+        if dropped:
+            hands.store.drop_records(uid, dropped)
 
 
 def _refresh_hold(step: words.RefreshHold, hands: Hands) -> None:

@@ -44,10 +44,6 @@ class MemberStorage(FakeStorage):
         self._expect_no_fence()
         super().take(spec, expected, mine)
 
-    def blocklisted(self) -> frozenset[Instance]:
-        """Who has an entry."""
-        return frozenset(self.pool.blocklist)
-
     def fence_again(self, victims: frozenset[Instance]) -> None:
         """Add entries again."""
         self.pool.blocklist |= victims

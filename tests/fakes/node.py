@@ -14,8 +14,9 @@ from typing import Protocol
 from gateway.access import Access
 from gateway.apply import Openers
 from gateway.credentials import Credentials
-from gateway.errors import AddressInUse, Inconsistent, KernelRefused, LostRace, StorageUnavailable
+from gateway.errors import AddressInUse, Inconsistent, LostRace, NotFound, StorageUnavailable
 from gateway.images.holder import Holder
+from gateway.images.krbd import DeviceInUse
 from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import (
     ANCHOR,
@@ -91,6 +92,10 @@ class FakeStorage:
             watchers.difference_update(victims)
         self.break_locks(spec, victims)
         self.pool.log.append(f"fence {spec.uid}")
+
+    def blocklisted(self) -> frozenset[Instance]:
+        """Who has an entry."""
+        return frozenset(self.pool.blocklist)
 
     def break_locks(self, spec: ImageSpec, owners: frozenset[Instance]) -> None:
         """Take the lock from any of these."""
@@ -187,7 +192,7 @@ class FakeKernel:
         if mapping is None:
             return
         if number in self.held_open or any(device.dev_path == mapping.dev_path for device in self.state.devices):
-            raise KernelRefused(f"{mapping.dev_path} is in use")
+            raise DeviceInUse(f"{mapping.dev_path} is in use")
         self._set(mappings=tuple(m for m in self.state.mappings if m.number != number))
         if not any(m.instance == mapping.instance for m in self.state.mappings):
             self._clients = {g: i for g, i in self._clients.items() if i != mapping.instance}
@@ -217,6 +222,8 @@ class FakeKernel:
         self.before("build")
         if self.state.devices_of(spec.uid) or self.state.target(spec.identity.iqn):
             raise Inconsistent(f"something of {spec.name} is there already")
+        if not self.state.mappings_of(spec):
+            raise NotFound(f"image {spec.name} is not mapped on this node")
         mapping = self.state.mappings_of(spec)[0]
         settings = {setting.file: setting.expected for setting in device_settings(spec.attributes)}
         built = Device(device, "iblock_0", mapping.dev_path, True, settings, shown_identity(spec.identity))

@@ -232,6 +232,30 @@ def test_a_fenced_node_comes_back_with_new_instances_and_forgets_the_old() -> No
     assert nodes[1].serves(spec_of(1))
 
 
+def test_a_record_outlives_an_intent_that_was_not_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A taker that dies between intent and blocklist leaves the victim's records to the next, whoever cleans up."""
+    store, pool, nodes = world()
+    nodes[0].settle()
+    instances = set(pool.holders[spec_of(1).uid].instances)
+    store.expire(nodes[0].name)
+
+    def die(self: FakeStorage, spec: ImageSpec, victims: frozenset[Instance]) -> None:
+        raise FenceUnconfirmed("died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeStorage, "fence", die)
+        nodes[1].turn()
+        nodes[1].turn()
+        assert instances <= set(store.state.fences)
+        nodes[0].withdraw()
+        nodes[0].join()
+        for _ in range(3):
+            nodes[0].turn()
+    assert not pool.blocklist
+    assert instances <= {record.instance for record in store.state.records}
+    assert instances <= set(store.state.fences)
+
+
 def test_a_live_node_is_never_fenced_for_one_image() -> None:
     """A claim that was deleted under a live holder is not taken over by force."""
     store, pool, nodes = world()
