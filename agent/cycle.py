@@ -15,13 +15,15 @@ from typing import Protocol
 import structlog
 
 from agent.clock import boottime
+from agent.emptying import NotYet
 from agent.links import SteadyLinks
-from agent.membership import Fitness, Membership, NotYet
+from agent.membership import Membership
 from agent.narrator import Look, Narrator, Work
 from agent.notify import notify
 from agent.reporting import Seen, node_report
 from agent.strangers import Strangers
 from agent.wakeups import Wake
+from agent.word import Fitness
 from agent.workers import Workers
 from gateway.access import Opened
 from gateway.apply import Hands, apply

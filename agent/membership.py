@@ -10,47 +10,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from agent.clock import boottime
+from agent.emptying import Emptying, NotYet
 from agent.keeper import LeaseKeeper, LeaseStore
 from agent.reachability import Reachability
 from agent.requests import RequestLedger
 from agent.storage import StorageLink
 from agent.storage_loss import StorageLoss, Witness
 from agent.tenure import RuntimeDirectory, Tenure
+from agent.word import Fitness, clients, macs, own_addresses
 from gateway.apply import Hands, KernelDoor
 from gateway.errors import AlreadyExists, NotFound, RbdgateError, StorageUnavailable
 from gateway.model import NOT_ANSWERED, ClusterView, Instance, Label, LiveNode
 from gateway.observed import Kernel
-from gateway.plan import anchor_of, left_mappings, plan_nothing
+from gateway.plan import plan_nothing
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers
 
 log = structlog.get_logger("membership")
-
-
-STUCK_GRACE = 15.0
-"""How much longer than krbd's own bound on a request a withdrawal may take before a mapping counts as stuck."""
-
-
-class NotYet(Exception):
-    """Why this node is no member now; `withdraw` says that its kernel must be emptied first."""
-
-    def __init__(self, reason: str, *, withdraw: bool = False) -> None:
-        super().__init__(reason)
-        self.withdraw = withdraw
-
-
-@dataclass(frozen=True)
-class Fitness:
-    """What the node says of itself to others: the networks that are steadily up, and why it can serve nothing now."""
-
-    networks: tuple[Label, ...]
-    obstacle: str = ""
 
 
 class Membership:
@@ -85,7 +67,7 @@ class Membership:
         self._key_id = key_id
         self._keeper: LeaseKeeper | None = None
         self._resigned: str | None = None
-        self._withdrawing_since: float | None = None
+        self._emptying = Emptying(timers, clock)
         self._lock = threading.Lock()
         self.requests = requests
         self._reachability = reachability or Reachability(timers, clock())
@@ -121,7 +103,7 @@ class Membership:
             self._leave(keeper, kernel)
             keeper = None
         if keeper is None:
-            self._expect_empty(kernel, "withdrawing what an earlier membership left in the kernel")
+            self._emptying.expect(kernel, "withdrawing what an earlier membership left in the kernel")
             if self._leaving:
                 raise NotYet(self._leaving)
             self._begin(view, kernel, fitness)
@@ -247,7 +229,7 @@ class Membership:
         self._runtime.drop_tenure()
         if not keeper.gone and not plan_nothing(kernel).first:
             self._end_lease(keeper)
-        self._expect_empty(kernel, self._resigned or "the lease is gone; withdrawing everything")
+        self._emptying.expect(kernel, self._resigned or "the lease is gone; withdrawing everything")
         if not keeper.gone:
             raise NotYet("the lease of the former membership could not be ended: etcd does not answer")
         self._link.renew()
@@ -261,18 +243,6 @@ class Membership:
             return
         keeper.gone = True
         log.info("lease ended", lease=f"{keeper.lease:x}")
-
-    def _expect_empty(self, kernel: Kernel, reason: str) -> None:
-        """Refuse to go on while anything of a former membership is left; not for ever where a device is stuck."""
-        now = self._clock()
-        if plan_nothing(kernel).empty:
-            self._withdrawing_since = None
-            return
-        self._withdrawing_since = now if self._withdrawing_since is None else self._withdrawing_since
-        stuck = left_mappings(kernel)
-        if not stuck or now - self._withdrawing_since < self._timers.osd_request_timeout + STUCK_GRACE:
-            raise NotYet(reason, withdraw=True)
-        log.warning("going on with devices that cannot be unmapped", devices=[m.dev_path for m in stuck])
 
     def _mind_storage(self, view: ClusterView) -> None:
         """Ask Ceph anew where another node wants to know, and give everything up where only this one is not answered.
@@ -301,10 +271,6 @@ class Membership:
             self._on_change("live")
 
     def _word(self, lease: int, view: ClusterView, kernel: Kernel, fitness: Fitness) -> LiveNode:
-        anchor = anchor_of(kernel.mappings, view.settings.anchor_pool)
-        instances = {i for i in (anchor.instance if anchor else None, self._link.instance) if i is not None}
-        found = {address for link in kernel.networks.values() for address in link.addresses}
-        own = {address for address in found if view.settings.network_of(address) is not None}
         return LiveNode(
             name=self._node,
             lease=lease,
@@ -313,8 +279,8 @@ class Membership:
             networks=fitness.networks,
             obstacle=fitness.obstacle,
             answered=self._witness.said(self._reachability.answered),
-            instances=tuple(sorted(instances)),
-            addresses=tuple(sorted(own - kernel.addresses.keys(), key=str)),
-            macs=tuple(sorted({link.mac for link in kernel.networks.values() if link.mac})),
+            instances=clients(view, kernel, self._link.instance),
+            addresses=own_addresses(view, kernel),
+            macs=macs(kernel),
             key_id=self._key_id(),
         )

@@ -9,7 +9,7 @@ from gateway.access import Opened, access_of
 from gateway.credentials import Unreadable
 from gateway.model import Address, ClusterView, ImageSpec, Label
 from gateway.observed import Kernel
-from gateway.plan import export_of, path_is_up, path_wishes
+from gateway.plan import anchor_of, export_of, path_is_up, path_wishes
 from gateway.profile import access_differences, differences, discovery_is
 from gateway.report import ImageReport, NodeReport, PathReport
 
@@ -38,6 +38,9 @@ def node_report(node: Label, version: str, seen: Seen) -> NodeReport:
     sentence = f"holds {len(images)} of {len(seen.view.images)} images, {served} with all paths up"
     if seen.obstacle:
         sentence += f"; takes nothing: {seen.obstacle}"
+    stuck = stuck_devices(seen.view, seen.kernel)
+    if stuck:
+        sentence += f"; {' and '.join(stuck)} of an earlier membership did not let go: it is open here, or it hangs"
     discovery = seen.opened.discovery
     unknown = discovery.reason if isinstance(discovery, Unreadable) else ""
     if unknown:
@@ -52,6 +55,13 @@ def node_report(node: Label, version: str, seen: Seen) -> NodeReport:
         untaken=_untaken(seen),
         discovery=seen.view.access_revision if asked else 0,
     )
+
+
+def stuck_devices(view: ClusterView, kernel: Kernel) -> list[str]:
+    """The block devices of ours that have another client than the present one: this membership went on without them."""
+    anchor = anchor_of(kernel.mappings, view.settings.anchor_pool)
+    ours = (mapping for mapping in kernel.mappings if mapping.generation is not None and not mapping.read_only)
+    return [mapping.dev_path for mapping in ours if anchor is not None and mapping.instance != anchor.instance]
 
 
 def _untaken(seen: Seen) -> dict[str, str]:

@@ -136,6 +136,8 @@ def test_a_device_that_somebody_holds_open_keeps_a_node_out_for_a_while_only(joi
     assert member.kernel.anchor_instance() != stuck.instance
     assert not serves(member)
     assert "in use" in (member.workers.error(SPEC.uid) or "")
+    assert member.report is not None
+    assert f"{stuck.dev_path} of an earlier membership did not let go" in member.report.sentence
     member.kernel.held_open = set()
     member.settle()
     assert serves(member)
