@@ -244,8 +244,8 @@ def test_a_record_outlives_an_intent_that_was_not_carried_out(monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(FakeStorage, "fence", die)
-        nodes[1].turn()
-        nodes[1].turn()
+        for _ in range(4):
+            nodes[1].turn()
         assert instances <= set(store.state.fences)
         nodes[0].withdraw()
         nodes[0].join()
