@@ -108,6 +108,11 @@ class Schedules(RuleBasedStateMachine):
         """An operator moves the image."""
         self._do(f"move disk1 {self._node(index).name}")
 
+    @rule(index=NODE, wish=st.sampled_from(["drain", "maintain", "activate"]))
+    def ask(self, index: int, wish: str) -> None:
+        """An operator wants something of a node."""
+        self._do(f"{self._holder(index).name} {wish}")
+
     @rule(index=NODE)
     def busy(self, index: int) -> None:
         """Somebody opens the image's device."""

@@ -14,7 +14,7 @@ from agent.tenure import RequestsRead, RuntimeDirectory, Tenure
 from agent.workers import Failure, Workers
 from gateway.errors import OutcomeUnknown, RbdgateError, StorageUnavailable, StoreUnavailable
 from gateway.images.kernel_log import Excerpt
-from gateway.model import Claim, ClusterView, Connection, HolderRecord, ImageSpec, Instance, Label, LiveNode
+from gateway.model import Claim, ClusterView, Connection, HolderRecord, ImageSpec, Instance, Label, LiveNode, Path
 from gateway.observed import Interface, Kernel
 from gateway.storage import CephStorage
 from gateway.store import view as views
@@ -369,6 +369,15 @@ class NodeKernel(FakeKernel):
         super().map_image(spec, client)
         self.serials[self.state.mappings[-1].number] = self.next_serial()
         self.said(f"maps {spec.name.name}")
+
+    def open_path(self, spec: ImageSpec, path: Path, permit: Callable[[], None]) -> None:
+        """Open; between the permission and the address there is a moment, too."""
+
+        def permitted() -> None:
+            permit()
+            self.stage.point("permitted")
+
+        super().open_path(spec, path, permitted)
 
     def map_anchor(self, generation: int) -> None:
         """Map the anchor; without a monitor the kernel gives up."""

@@ -16,7 +16,7 @@ A *schedule* is a list of lines. The first makes the world, the others do one th
     gw1 busy disk1 | idle   somebody has the image's device open there; nobody any more
     slow disk1 30           the guest's writes that begin now stay under way for so long; 0: no more
     move disk1 gw2          an operator's move
-    drain gw1 | activate gw1
+    gw1 drain | maintain | activate     what an operator asks of a node
     gw1 regain              the ways to etcd and Ceph are back
     gw1 work 3 crash        runs until an actor of gw1 of that kind (cycle, work, keeper, guard, any) has come to its
                             third point from now, at most 20 s, and does it there; `hold` keeps that one actor there
@@ -31,7 +31,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from gateway.errors import Blocklisted
+from gateway.actions import nodes
+from gateway.errors import Blocklisted, Refused
 from gateway.model import ClusterSettings, ImageSpec, Instance, Label, Network
 from gateway.store import view as views
 from gateway.store.cluster import ClusterStore
@@ -264,6 +265,8 @@ class World:
                     node.thaw()
             case ["kill"]:
                 node.kill_agent()
+            case ["drain" | "maintain" | "activate" as wish]:
+                self._ask(node, wish)
             case ["regain"]:
                 node.ways.etcd, node.ways.ceph = "", False
             case ["lose", "ceph"]:
@@ -286,9 +289,20 @@ class World:
             case _:
                 raise ValueError(f"no such words: {node.name} {words}")
 
+    def _ask(self, node: Node, wish: str) -> None:
+        try:
+            if wish == "drain":
+                nodes.drain(self.store, node.name, "simulated")
+            elif wish == "maintain":
+                nodes.maintain(self.store, node.name, "simulated", force=True)
+            else:
+                nodes.resume(self.store, node.name)
+        except Refused as error:
+            self.say(f"refused: {error}")
+
     def _heal(self, node: Node) -> None:
         node.ways.etcd, node.ways.ceph = "", False
-        for line in ("boot", "resume", "continue", "idle", "release", "plug 1", "plug 2"):
+        for line in ("boot", "resume", "continue", "idle", "release", "plug 1", "plug 2", "activate"):
             self._befall(node, line.split())
         for guest in self.guests.values():
             guest.slow = 0.0
