@@ -7,7 +7,7 @@ goes on for as long as the tenure runs, nothing is taken. When the tenure is ove
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -15,7 +15,10 @@ from typing import Protocol
 import structlog
 
 from agent.clock import boottime
+from agent.connections import ConnectionsTold
 from agent.emptying import NotYet
+from agent.guard_watch import GuardWatch
+from agent.lasting import Lasting
 from agent.links import SteadyLinks
 from agent.membership import Membership
 from agent.narrator import Look, Narrator, Work
@@ -27,30 +30,17 @@ from agent.word import Fitness
 from agent.workers import Workers
 from gateway.access import Opened
 from gateway.apply import Hands, apply
-from gateway.errors import AddressInUse, Blocklisted, KernelRefused, RbdgateError, RequestsGivenUp, Stuck, TenureOver
+from gateway.errors import AddressInUse, Blocklisted, RbdgateError, RequestsGivenUp, TenureOver
 from gateway.model import NOT_ANSWERED, ClusterView, Connection, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR, Kernel
-from gateway.placement import Lately, unfit
 from gateway.plan import DISCOVERY, Me, Situation, anchor_of, plan, plan_nothing
 from gateway.steps import Claim, Cut, OpenPath, Plan, Step
 from gateway.timers import Timers
 
 log = structlog.get_logger("cycle")
 
-GUARD_STALE = 5.0
-"""A guard whose sign of life is older than this, in seconds, is taken for dead."""
-
-GUARD_DOUBT = 1.5
-"""How long, in seconds, a guard with a stale sign of life gets to renew it: it gives one a second."""
-
 GUARD_AGAIN = 0.3
 """How often, in seconds, an agent without a guard looks whether there is one again."""
-
-LINKS_STEADY = 3.0
-"""For how many seconds nodes' networks must have been the same before one's images go to the other for them."""
-
-FAILING_LONG = 30.0
-"""After how many seconds of nothing but failures in this node's kernel an image is given to another node."""
 
 TENURE_OVER = "its tenure is over: etcd has not confirmed its lease in time"
 
@@ -104,18 +94,15 @@ class Cycle:
         self._narrator = narrator or Narrator(node, version, lambda _: None, clock=clock)
         self._node, self._version, self._timers = node, version, timers
         self._membership, self._observer, self._workers = membership, observer, workers
-        self._wake, self._guard_sign, self._clock = wake, guard_sign, clock
+        self._wake, self._clock = wake, clock
+        self._guard, self._lasting = GuardWatch(guard_sign, clock), Lasting(timers)
+        self._connections = ConnectionsTold(membership.store, observer)
         self._links = SteadyLinks(timers)
         self._leaving = ""
         self._open = opener
         self._strangers = Strangers(timers.retry_first, timers.retry_last)
-        self._unclaimed_since: dict[str, float] = {}
-        self._same_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
-        self._fit_since: dict[tuple[Label, tuple[Label, ...]], float] = {}
-        self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
         self._blocklist_checked = 0.0
         self._published: tuple[int, bytes] | None = None
-        self._doubted_since: float | None = None
         self._said = self._unread = ""
         self._stop = threading.Event()
 
@@ -137,7 +124,7 @@ class Cycle:
                 if self._membership.storage_obstacle() == NOT_ANSWERED:
                     pause = min(pause, self._timers.storage_probe)
                 pause = self._links.next_change(self._clock(), pause)
-                if not self._guarded() or self._doubted_since is not None:
+                if not self._guard.is_there() or self._guard.in_doubt:
                     pause = min(pause, GUARD_AGAIN)
             except RbdgateError as error:
                 log.warning("turn failed", error=str(error), kind=type(error).__name__)
@@ -197,17 +184,18 @@ class Cycle:
                 view=view,
                 kernel=kernel,
                 me=self._me(),
-                waited=self._waited(view, self._clock()),
+                waited=self._lasting.unclaimed(view, self._clock()),
                 stagger=self._timers.claim_stagger,
                 busy=busy,
-                lately=self._lately(view, self._clock()),
+                lately=self._lasting.lately(view, self._workers, self._clock()),
                 opened=opened,
                 strangers=self._strangers.at(view, self._membership.tenure.lease, self._clock()),
             )
             turn = Turn(view, kernel, plan(situation), opened)
             self._workers.forget_failures_but({*turn.plan.images, *busy, BLOCKLIST})
         self._carry_out(turn)
-        self._tell_connections(turn)
+        if view is not None and self._membership.tenure.runs(self._clock()):
+            self._connections.tell(view, kernel, self._membership.tenure.lease)
         self._check_blocklist(turn)
         self._report(turn, busy)
         return turn
@@ -236,45 +224,7 @@ class Cycle:
 
     def _me(self) -> Me:
         lease, rados = self._membership.tenure.lease, self._membership.rados_instance()
-        return Me(self._node, lease, rados, self._guarded(), self._leaving)
-
-    def _guarded(self) -> bool:
-        """Whether there is a guard; a stale sign of life is doubted for a moment before it is believed.
-
-        After a pause of the whole machine the guard's sign is as old as the pause, until the guard has had its turn.
-        """
-        sign, now = self._guard_sign(), self._clock()
-        if sign is None:
-            return False
-        if now - sign < GUARD_STALE:
-            self._doubted_since = None
-            return True
-        if self._doubted_since is None:
-            self._doubted_since = now
-        return now - self._doubted_since < GUARD_DOUBT
-
-    def _waited(self, view: ClusterView, now: float) -> dict[str, float]:
-        unclaimed = {spec.uid for spec in view.images.values()} - set(view.claims)
-        self._unclaimed_since = {uid: self._unclaimed_since.get(uid, now) for uid in unclaimed}
-        return {uid: now - since for uid, since in self._unclaimed_since.items()}
-
-    def _lately(self, view: ClusterView, now: float) -> Lately:
-        """What has been so for how long: it begins anew with this agent, and all delays with it.
-
-        That of a fail-back begins anew with an operator's move as well: what somebody is about must not be undone under
-        his hands.
-        """
-        networks = {(node, word.networks) for node, word in view.live.items()}
-        self._same_since = {each: self._same_since.get(each, now) for each in networks}
-        if any(not move.why for move in view.moves.values()):
-            self._fit_since = {}
-        fit = {each for each in networks if unfit(view, each[0]) is None}
-        self._fit_since = {each: self._fit_since.get(each, now) for each in fit}
-        return Lately(
-            steady=_since(self._same_since, now - LINKS_STEADY),
-            settled=_since(self._fit_since, now - self._timers.failback_delay),
-            failing=self._workers.failing((KernelRefused, Stuck), FAILING_LONG),
-        )
+        return Me(self._node, lease, rados, self._guard.is_there(), self._leaving)
 
     def _carry_out(self, turn: Turn) -> None:
         hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, self._clock()))
@@ -329,28 +279,6 @@ class Cycle:
             self._strangers.found(step.path.address, str(error), self._clock())
             log.warning("path not opened", image=name, path=step.path.tag, error=str(error))
 
-    def _tell_connections(self, turn: Turn) -> None:
-        """Write down who is connected to what is exported here, so that a taker can nudge them.
-
-        Only what changed since it was last written is written; a failure costs a nudge, nothing else.
-        """
-        tenure = self._membership.tenure
-        if turn.view is None or not tenure.runs(self._clock()):
-            return
-        held = {uid: claim.token for uid, claim in turn.view.claims.items() if claim.lease == tenure.lease}
-        self._told = {uid: told for uid, told in self._told.items() if held.get(uid) == told[0]}
-        for spec in turn.view.images.values():
-            if spec.uid not in held or turn.kernel.target(spec.identity.iqn) is None:
-                continue
-            try:
-                now = (held[spec.uid], self._observer.connections(spec))
-                if now[1] and self._told.get(spec.uid) != now:
-                    self._membership.store.write_connections(spec.uid, *now)
-                    self._told[spec.uid] = now
-            except RbdgateError as error:
-                log.warning("connections not told", image=str(spec.name), error=str(error))
-                return
-
     def _check_blocklist(self, turn: Turn) -> None:
         """Now and then, hold the fences on record and this node's own instances against Ceph's blocklist."""
         now = self._clock()
@@ -372,7 +300,7 @@ class Cycle:
             view=turn.view,
             kernel=turn.kernel,
             lease=self._membership.tenure.lease,
-            guarded=self._guarded(),
+            guarded=self._guard.is_there(),
             error=self._workers.error,
             obstacle=self._obstacle(turn.view, turn.kernel),
             strangers=self._strangers.reasons(),
@@ -401,7 +329,7 @@ class Cycle:
             return storage
         if self._leaving:
             return self._leaving
-        if not self._guarded():
+        if not self._guard.is_there():
             return "the guard (rbdgate-guard.service) is not running"
         if storage is not None:
             return storage
@@ -414,10 +342,6 @@ class Cycle:
         if sentence != self._said:
             log.info("turn", sentence=sentence)
             self._said = sentence
-
-
-def _since(times: Mapping[tuple[Label, tuple[Label, ...]], float], latest: float) -> frozenset[Label]:
-    return frozenset(node for (node, _), since in times.items() if since <= latest)
 
 
 def _words(steps: tuple[Step, ...]) -> str:

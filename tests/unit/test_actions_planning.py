@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from agent.clock import boottime
-from agent.cycle import GUARD_STALE as AGENTS_GUARD_STALE
+from agent.guard_watch import GUARD_STALE as AGENTS_GUARD_STALE
 from agent.tenure import RuntimeDirectory
 from gateway.actions.planning import GUARD_STALE, NodePlan, guarded_now, plan_here
 from gateway.cli import main as program

@@ -1,0 +1,53 @@
+"""Who is connected to what is exported here, written down so that a taker can nudge them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+
+from gateway.errors import RbdgateError
+from gateway.model import ClusterView, Connection, ImageSpec
+from gateway.observed import Kernel
+
+log = structlog.get_logger("cycle")
+
+
+class Seen(Protocol):
+    """Where connections are seen."""
+
+    def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
+        """The initiators' connections to the image's portals here."""
+        ...
+
+
+class Written(Protocol):
+    """Where they are written."""
+
+    def write_connections(self, uid: str, token: int, connections: tuple[Connection, ...]) -> None:
+        """Write down who is connected to the holder of that claim."""
+        ...
+
+
+class ConnectionsTold:
+    """Writes only what changed since it was last written; a failure costs a nudge, nothing else."""
+
+    def __init__(self, written: Written, seen: Seen) -> None:
+        self._written, self._seen = written, seen
+        self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
+
+    def tell(self, view: ClusterView, kernel: Kernel, lease: int) -> None:
+        """Look at everything held under the lease, and write what is new; the first failure ends this round."""
+        held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == lease}
+        self._told = {uid: told for uid, told in self._told.items() if held.get(uid) == told[0]}
+        for spec in view.images.values():
+            if spec.uid not in held or kernel.target(spec.identity.iqn) is None:
+                continue
+            try:
+                now = (held[spec.uid], self._seen.connections(spec))
+                if now[1] and self._told.get(spec.uid) != now:
+                    self._written.write_connections(spec.uid, *now)
+                    self._told[spec.uid] = now
+            except RbdgateError as error:
+                log.warning("connections not told", image=str(spec.name), error=str(error))
+                return

@@ -1,0 +1,57 @@
+"""What has been so for how long, as this agent has seen it: it begins anew with the agent, and delays with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.workers import Workers
+from gateway.errors import KernelRefused, Stuck
+from gateway.model import ClusterView, Label
+from gateway.placement import Lately, unfit
+from gateway.timers import Timers
+
+LINKS_STEADY = 3.0
+"""For how many seconds nodes' networks must have been the same before one's images go to the other for them."""
+
+FAILING_LONG = 30.0
+"""After how many seconds of nothing but failures in this node's kernel an image is given to another node."""
+
+_Networks = tuple[Label, tuple[Label, ...]]
+
+
+class Lasting:
+    """Fed with every view; times are seconds on the cycle's clock."""
+
+    def __init__(self, timers: Timers) -> None:
+        self._failback_delay = timers.failback_delay
+        self._unclaimed_since: dict[str, float] = {}
+        self._same_since: dict[_Networks, float] = {}
+        self._fit_since: dict[_Networks, float] = {}
+
+    def unclaimed(self, view: ClusterView, now: float) -> dict[str, float]:
+        """For how many seconds each image that nobody claims has been seen without a claim."""
+        unclaimed = {spec.uid for spec in view.images.values()} - set(view.claims)
+        self._unclaimed_since = {uid: self._unclaimed_since.get(uid, now) for uid in unclaimed}
+        return {uid: now - since for uid, since in self._unclaimed_since.items()}
+
+    def lately(self, view: ClusterView, workers: Workers, now: float) -> Lately:
+        """What placement may rest on.
+
+        The delay of a fail-back begins anew with an operator's move as well: what somebody is about must not be undone
+        under his hands.
+        """
+        networks = {(node, word.networks) for node, word in view.live.items()}
+        self._same_since = {each: self._same_since.get(each, now) for each in networks}
+        if any(not move.why for move in view.moves.values()):
+            self._fit_since = {}
+        fit = {each for each in networks if unfit(view, each[0]) is None}
+        self._fit_since = {each: self._fit_since.get(each, now) for each in fit}
+        return Lately(
+            steady=_since(self._same_since, now - LINKS_STEADY),
+            settled=_since(self._fit_since, now - self._failback_delay),
+            failing=workers.failing((KernelRefused, Stuck), FAILING_LONG),
+        )
+
+
+def _since(times: Mapping[tuple[Label, tuple[Label, ...]], float], latest: float) -> frozenset[Label]:
+    return frozenset(node for (node, _), since in times.items() if since <= latest)
