@@ -471,6 +471,16 @@ class ClusterView:
         members = (iqn for name in spec.groups for iqn in self.groups.get(name, ()))
         return tuple(dict.fromkeys((*spec.initiators, *members)))
 
+    def key_lacking(self, spec: ImageSpec, node: Label) -> str | None:
+        """Why a live node cannot open what the image's initiators prove themselves with; None if its key fits."""
+        word = self.live.get(node)
+        for iqn in self.initiators_of(spec):
+            sealed = self.credentials.get(iqn)
+            if isinstance(sealed, SealedCredentials) and word is not None and word.key_id != sealed.key_id:
+                has = f"has key {word.key_id}" if word.key_id else "has no key"
+                return f"{has}, and the CHAP credentials of {iqn} are sealed with key {sealed.key_id}"
+        return None
+
     def wanted_revision(self, spec: ImageSpec) -> int:
         """The revision of the last change that matters to the image's export."""
         return max(self.revisions[spec.name], self.access_revision)

@@ -130,8 +130,8 @@ def acl_is(acl: Acl | None, credentials: Credentials | None) -> bool:
     """Whether an ACL lets its initiator in with exactly these credentials; None: without any."""
     if acl is None or not acl.mapped:
         return False
-    if acl.authentication == "0":
-        return credentials is None
+    if credentials is None:
+        return acl.authentication == "0" or (acl.authentication is None and not acl.auth)
     return acl.authentication in ("1", None) and acl.auth == auth_of(credentials)
 
 
