@@ -26,9 +26,11 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PRELUDE = """
 import ipaddress, json, os, subprocess, sys, threading, time
 from gateway import lio, network
+from gateway.access import Access
+from gateway.credentials import Credentials, Secret
 from gateway.model import *
 from gateway.observed import *
-from gateway.profile import differences
+from gateway.profile import access_differences, differences
 A = ipaddress.ip_address
 
 def say(value):
@@ -59,8 +61,13 @@ class Rooms:
     def python(self, node: str, *parts: str, timeout: float = 60.0) -> list[Any]:
         """Run a script on the library in a node, each part indented as it likes; what it gave to `say`, in order."""
         words = ("env", f"PYTHONPATH={_LIBRARY}", "/opt/rbdgate/bin/python", "-")
-        done = self.lab.exec(node, *words, input="\n".join(map(textwrap.dedent, (_PRELUDE, *parts))), timeout=timeout)
+        done = self.lab.exec(node, *words, input=self.script(*parts), timeout=timeout)
         return [json.loads(line.removeprefix("SAID ")) for line in done.stdout.splitlines() if line.startswith("SAID ")]
+
+    @staticmethod
+    def script(*parts: str) -> str:
+        """A script on the library from parts, each indented as it likes."""
+        return "\n".join(map(textwrap.dedent, (_PRELUDE, *parts)))
 
     def sh(self, node: str, script: str, *, check: bool = True, timeout: float = 60.0) -> str:
         """Run a shell script in a node; its output."""

@@ -26,8 +26,11 @@ def spec(number=1, paths=("10.77.1.100", "fd77:2::100"), initiators=("ini1",), *
         DeviceAttributes(**attributes),
     )
 
-def export(it, disk="/dev/ram0", token=7):
-    lio.build(it, DeviceName(it.uid, token), disk)
+def open_to(it):
+    return Access(dict.fromkeys(it.initiators))
+
+def export(it, disk="/dev/ram0", token=7, access=None):
+    lio.build(it, DeviceName(it.uid, token), disk, access or open_to(it))
     for path in it.paths:
         network.add_address(str(path.network), path.address)
         lio.open_portal(it.identity.iqn, path)
@@ -38,9 +41,10 @@ def withdraw(it):
     lio.disable(it.identity.iqn)
     lio.teardown(it.uid, [it.identity.iqn])
 
-def lacks(it):
+def lacks(it, access=None):
     device = next((d for d in lio.observe_devices() if d.name.uid == it.uid), None)
-    return differences(it, device, lio.observe_target(it.identity.iqn))
+    target = lio.observe_target(it.identity.iqn)
+    return (*differences(it, device, target), *access_differences(access or open_to(it), target))
 
 s = spec()
 q = s.identity.iqn
@@ -117,7 +121,7 @@ def test_an_export_before_its_portals_answers_nobody(gw: Rooms) -> None:
     lacking, state = gw.python(
         "gw1",
         SPEC,
-        "lio.build(s, DeviceName(s.uid, 7), '/dev/ram0'); say(lacks(s));"
+        "lio.build(s, DeviceName(s.uid, 7), '/dev/ram0', open_to(s)); say(lacks(s));"
         "say([[t.enabled, len(t.portals)] for t in lio.observe_target(q).tpgs])",
     )
     assert lacking == []
@@ -137,11 +141,11 @@ def test_initiators_come_and_go_while_others_stay(gw: Rooms) -> None:
     try:
         discovery = "iscsiadm -m discovery -t st -p 10.77.1.100 -I other"
         assert IQN not in gw.sh("ini1", discovery, check=False)
-        gw.python("gw1", SPEC, "lio.set_acls(q, [Iqn('iqn.2026-11.io.rbdgate:other')], [])")
+        gw.python("gw1", SPEC, "lio.set_acls(q, {Iqn('iqn.2026-11.io.rbdgate:other'): None}, [], demanded=False)")
         assert IQN in gw.sh("ini1", f"{discovery} && iscsiadm -m node -I other -p 10.77.1.100 -l")
         (allowed,) = gw.python("gw1", SPEC, "say([str(x.initiator) for x in lio.sessions(q)])")
         assert sorted(allowed) == ["iqn.2026-11.io.rbdgate:ini1"] * 2 + ["iqn.2026-11.io.rbdgate:other"]
-        gw.python("gw1", SPEC, "lio.set_acls(q, [], [Iqn('iqn.2026-11.io.rbdgate:other')])")
+        gw.python("gw1", SPEC, "lio.set_acls(q, {}, [Iqn('iqn.2026-11.io.rbdgate:other')], demanded=False)")
         after, lacking = gw.python("gw1", SPEC, "say([x.isid for x in lio.sessions(q)]); say(lacks(s))")
         assert (after, lacking) == (before, [])
     finally:
@@ -226,7 +230,7 @@ def test_leftovers_are_refused_by_the_build_and_removed_by_the_teardown(gw: Room
         from gateway.errors import Inconsistent, KernelRefused
         def refused():
             try:
-                lio.build(s, DeviceName(s.uid, 9), "/dev/ram0")
+                lio.build(s, DeviceName(s.uid, 9), "/dev/ram0", open_to(s))
             except Inconsistent as error:
                 say(str(error))
             lio.teardown(s.uid, [q])
@@ -236,7 +240,7 @@ def test_leftovers_are_refused_by_the_build_and_removed_by_the_teardown(gw: Room
         os.makedirs(f"{TREE}/iscsi/{{q}}/tpgt_1/acls/iqn.2026-11.io.rbdgate:x/lun_0")
         refused()
         try:
-            lio.build(s, DeviceName(s.uid, 9), "/dev/no-such-disk")
+            lio.build(s, DeviceName(s.uid, 9), "/dev/no-such-disk", open_to(s))
         except KernelRefused as error:
             say(str(error))
         say(lacks(s))
@@ -362,7 +366,7 @@ def test_an_export_comes_and_goes_in_a_fraction_of_a_second(gw: Rooms) -> None:
         SPEC,
         """
         found = {"disable": took(lio.disable, q), "teardown": took(lio.teardown, s.uid, [q])}
-        found["build"] = took(lio.build, s, DeviceName(s.uid, 8), "/dev/ram0")
+        found["build"] = took(lio.build, s, DeviceName(s.uid, 8), "/dev/ram0", open_to(s))
         found["look"] = took(lio.observe)
         found["open"] = sum(took(lio.open_portal, q, path) for path in s.paths)
         found["close"] = sum(took(lio.close_portal, q, path.tag) for path in s.paths)
