@@ -82,6 +82,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     chronicle = Chronicle(EventStore(client(), settings.etcd.prefix), settings.node)
     defence = Defence(kernel.contested, kernel.macs, announcer.defend, tell=chronicle.tell)
     adopted = membership.adopt()
+    taken_up = membership.tenure.lease if adopted else 0
     log.info("agent starts", node=str(settings.node), version=version("rbdgate"), adopted=adopted)
     lio.ensure_modules()
     from agent.cycle import Cycle  # noqa: PLC0415 - after the lease was taken up
@@ -104,7 +105,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         wake=wake,
         guard_sign=runtime.guard_sign,
         opener=opener.open,
-        narrator=Narrator(settings.node, version("rbdgate"), chronicle.tell, adopted=adopted),
+        narrator=Narrator(settings.node, version("rbdgate"), chronicle.tell, adopted=taken_up),
     )
     StoreWatch(client(), settings.etcd.prefix, wake).start()
     NetworkWatch(wake).start()

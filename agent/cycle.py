@@ -17,11 +17,12 @@ import structlog
 from agent.clock import boottime
 from agent.connections import ConnectionsTold
 from agent.emptying import NotYet
+from agent.following import Work
 from agent.guard_watch import GuardWatch
 from agent.lasting import Lasting
 from agent.links import SteadyLinks
 from agent.membership import Membership
-from agent.narrator import Look, Narrator, Work
+from agent.narrator import Look, Narrator
 from agent.notify import notify
 from agent.reporting import Seen, node_report
 from agent.strangers import Strangers

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from agent.clock import boottime
+from agent.following import Work
 from agent.takeover import Takeover
 from gateway.errors import Blocklisted, Conflict, FenceUnconfirmed, RequestsGivenUp, TenureOver
 from gateway.events import Event, Kind, trace_of
 from gateway.model import ClusterView, FenceIntent, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR
 from gateway.report import ImageReport, NodeReport, PathReport
-from gateway.steps import Claim, ForsakeHold, Release, Step, Teardown, Unmap
+from gateway.steps import Claim, ForsakeHold, Release, Step
 
 OBSTACLE_LASTS = 10.0
 """An obstacle to taking images is told when it has lasted so long, in seconds: each start begins with some."""
@@ -53,7 +53,10 @@ class _Seen:
 
 
 class Narrator:
-    """One node's; `tell` takes the events. Usable from the cycle and its workers at once; `clock` in seconds."""
+    """One node's; `tell` takes the events. Usable from the cycle and its workers at once; `clock` in seconds.
+
+    `adopted` is the lease that this agent took over from a former one, 0 if none.
+    """
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class Narrator:
         version: str,
         tell: Callable[[Event], None],
         *,
-        adopted: bool = False,
+        adopted: int = 0,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._node, self._version, self._tell, self._adopted, self._clock = node, version, tell, adopted, clock
@@ -103,7 +106,7 @@ class Narrator:
     def not_serving(self, reason: str, *, left: bool) -> None:
         """This node may serve nothing now; `left` says whether anything of an export was still there."""
         with self._lock:
-            if self._away or (self._lease is None and not self._adopted):
+            if self._away or (self._lease is None and self._adopted == 0):
                 return
             self._away = reason
             text = "may not serve now" if left else "may not serve now, and nothing is left here that did"
@@ -114,6 +117,9 @@ class Narrator:
         """Tell what has changed in the cluster; call it before the turn's steps are taken, so that order is kept."""
         with self._lock:
             self._names |= {spec.uid: str(name) for name, spec in view.images.items()}
+            word = view.live.get(self._node)
+            if self._lease is None and lease == self._adopted and (word is None or word.lease != lease):
+                return  # taken up, but gone: the keeper is about to find that out
             self._fresh = self._see_membership(lease)
             self._see_others(view)
             held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == lease}
@@ -128,19 +134,24 @@ class Narrator:
             self._see_failures(look)
             self._see_obstacle(look.report.obstacle)
 
+    def begins(self, work: Work, step: Step) -> None:
+        """A step is about to be taken: a turn can see what it does in etcd before it has come back."""
+        with self._lock:
+            if isinstance(step, Claim):
+                self._takeovers[work.key] = Takeover(self._clock(), reason=step.reason)
+            if isinstance(step, Release):
+                self._released.add(work.key)
+
     def did(self, work: Work, step: Step, began: float) -> None:
         """A step of an image was taken."""
         now = self._clock()
         with self._lock:
-            if isinstance(step, Claim):
-                self._takeovers[work.key] = Takeover(began, reason=step.reason)
             if Takeover.has(step):
                 self._takeovers.setdefault(work.key, Takeover(began)).count(step, began, now)
             if isinstance(step, ForsakeHold):
                 text = "had lost it, and let go of what named it as the holder"
                 self._tell(self._of(work.key, Kind.IMAGE, text, work.why))
             if isinstance(step, Release):
-                self._released.add(work.key)
                 trace, took = trace_of(step.token), now - work.began
                 self._tell(self._of(work.key, Kind.IMAGE, "let go of it", work.why, trace=trace, seconds=took))
 
@@ -152,6 +163,9 @@ class Narrator:
 
     def failed(self, work: Work, step: Step, error: Exception) -> None:
         """A step failed; of one series each reason is told once, whatever numbers stand in it."""
+        if isinstance(step, Release):
+            with self._lock:
+                self._released.discard(work.key)
         if isinstance(error, TenureOver | Blocklisted | RequestsGivenUp):
             return  # told as the node's: it may not serve now
         if work.key == ANCHOR:
@@ -176,13 +190,14 @@ class Narrator:
     def _see_membership(self, lease: int) -> bool:
         """Tell how this node came to its present lease; True if what it holds now was its former agent's to tell."""
         node, trace = str(self._node), f"lease {lease:x}"
-        new, first = lease != self._lease, self._lease is None
-        adopted = first and self._adopted and not self._away
+        new = lease != self._lease
+        adopted = self._lease is None and lease == self._adopted and not self._away
         if adopted:
             why = f"a new agent, version {self._version}, runs here"
             self._tell(Event(Kind.NODE, "took up its lease and what it serves", why, node=node, trace=trace))
         elif new:
-            why = f"before: {self._away}" if self._away else f"its agent, version {self._version}, started"
+            before = self._away or (self._adopted and self._lease is None and "its former agent's lease ran out")
+            why = f"before: {before}" if before else f"its agent, version {self._version}, started"
             self._tell(Event(Kind.NODE, "joined", why, node=node, trace=trace))
             self._held, self._seen, self._takeovers = {}, _Seen(), {}
         elif self._away:
@@ -298,29 +313,6 @@ class Narrator:
         if not name and not re.fullmatch(r"[0-9a-f]{16}", key):
             return Event(kind, f"{key}: {text}", why, node=node, trace=trace, seconds=took)
         return Event(kind, text, why, image=name, uid=key, node=node, trace=trace, seconds=took)
-
-
-class Work:
-    """One image's steps of one turn, followed as they are taken."""
-
-    def __init__(self, narrator: Narrator, key: str, name: str, steps: tuple[Step, ...], why: str) -> None:
-        self._narrator, self.key, self.name, self.why = narrator, key, name, why
-        self.began = narrator.now()
-        ends = steps and isinstance(steps[-1], Teardown | Unmap)
-        self._last = steps[-1] if ends else None
-
-    @contextmanager
-    def step(self, step: Step) -> Iterator[None]:
-        """Around the taking of one step; what is raised goes on."""
-        began = self._narrator.now()
-        try:
-            yield
-        except Exception as error:
-            self._narrator.failed(self, step, error)
-            raise
-        self._narrator.did(self, step, began)
-        if step is self._last:
-            self._narrator.withdrew(self)
 
 
 def _failure(step: Step) -> str:

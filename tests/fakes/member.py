@@ -175,7 +175,11 @@ class Member:
             guard_sign=lambda: boottime() if self.guard_sign == 0.0 else self.guard_sign,
             clock=lambda: boottime() + self.ahead,
             narrator=Narrator(
-                self.name, "1", self.events.append, adopted=adopted, clock=lambda: boottime() + self.ahead
+                self.name,
+                "1",
+                self.events.append,
+                adopted=self.lease if adopted else 0,
+                clock=lambda: boottime() + self.ahead,
             ),
         )
         return adopted

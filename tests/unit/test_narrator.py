@@ -12,7 +12,7 @@ import pytest
 from agent.narrator import OBSTACLE_LASTS, REASONS
 from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable
 from gateway.events import Event, Kind
-from gateway.model import Claim, ImageSpec
+from gateway.model import Claim, HolderRecord, ImageSpec, Label
 from gateway.store.values import Delete
 from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
@@ -110,6 +110,61 @@ def test_a_restart_of_the_agent_is_one_event(holder: Member) -> None:
     told = drain(holder)
     assert words(told) == ["node: took up its lease and what it serves"]
     assert told[0].trace == f"lease {holder.lease:x}"
+
+
+def test_an_agent_that_was_away_too_long_joins_anew(holder: Member) -> None:
+    """When the guard has withdrawn everything and the lease is gone, a new agent does not tell that it took it up."""
+    drain(holder)
+    holder.stop()
+    holder.cluster.now += 100
+    state = holder.kernel.state
+    holder.kernel.state = replace(state, devices=(), targets=(), mappings=(), addresses={}, cuts=frozenset())
+    holder.link.renew()
+    assert holder.start()
+    holder.membership.prove()
+    holder.settle()
+    told = [event for event in drain(holder) if event.kind is Kind.NODE]
+    assert words(told)[-1] == "node: joined"
+    assert not any("took up" in text for text in words(told))
+    assert "lease" in told[-1].why
+
+
+def test_a_turn_that_sees_a_claim_first_knows_its_reason(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """etcd's watch can wake the cycle before the claim's own answer is back: the reason is told all the same."""
+    member = join("gw1")
+    store, narrator = member.cluster.store, member.cycle._narrator
+    claim = store.claim
+
+    def seen_first(spec: ImageSpec, revision: int, node: Label, lease: int) -> Claim:
+        made = claim(spec, revision, node, lease)
+        narrator.turns(store.view(), lease)
+        return made
+
+    monkeypatch.setattr(store, "claim", seen_first)
+    member.settle()
+    told = [event for event in drain(member) if event.text == "claimed"]
+    assert [event.why.partition(" among")[0] for event in told] == ["gw1: its turn"]
+
+
+def test_a_turn_that_sees_a_release_first_misses_nothing(
+    holder: Member, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim that is gone because its holder just let go of it was not lost."""
+    taker = join("gw2")
+    taker.settle()
+    drain(holder)
+    store, narrator = holder.cluster.store, holder.cycle._narrator
+    release = store.release
+
+    def seen_first(uid: str, token: int, records: tuple[HolderRecord, ...]) -> None:
+        release(uid, token, records)
+        narrator.turns(store.view(), holder.lease)
+
+    monkeypatch.setattr(store, "release", seen_first)
+    store.request_move(SPEC.uid, taker.name)
+    for _ in range(4):
+        holder.turn()
+    assert words(drain(holder)) == ["image: let go of it"]
 
 
 def test_a_move_has_its_reason_on_both_sides(holder: Member, join: Join) -> None:
