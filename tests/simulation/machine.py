@@ -33,7 +33,7 @@ class Schedules(RuleBasedStateMachine):
         shape=st.builds(
             Shape,
             seed=st.integers(0, 2**16),
-            nodes=st.sampled_from([3, 3, 2]),
+            nodes=st.sampled_from([3, 3, 2, 1]),
             images=st.sampled_from([1, 1, 2]),
             locks=st.booleans(),
             news=st.booleans(),

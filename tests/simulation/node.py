@@ -53,6 +53,7 @@ class Node:
         self.guard: Process | None = None
         self.cycle: Cycle | None = None
         self.turned: Turn | None = None
+        self.store: NodeStore | None = None
         self.power_on()
 
     def clock(self) -> float:
@@ -68,7 +69,7 @@ class Node:
     def guarded(self) -> bool:
         """Whether the guard is at work."""
         guard = self.guard
-        return guard is not None and not (guard.dead or guard.stopped)
+        return guard is not None and not (guard.dead or guard.stopped or any(actor.held for actor in guard.actors))
 
     def power_on(self) -> None:
         """Boot, with an empty kernel."""
@@ -127,7 +128,7 @@ class Node:
         process = self.agent = Process(stage, self, f"{self.name} agent")
         self.wake = wake = StagedWake(stage, rate)
         etcd = NodeEtcd(self.world.etcd, stage, self.ways, rate)
-        store = NodeStore(etcd, PREFIX, clock=self.clock)
+        self.store = store = NodeStore(etcd, PREFIX, clock=self.clock)
         store.said = lambda text: self.world.say(f"{self.name} {text}")
         link = NodeLink(process, self._connect, lambda: wake.set("storage"))
         reachability = Reachability(self.timers, self.clock())

@@ -34,6 +34,7 @@ from dataclasses import dataclass, fields
 from gateway.actions import nodes
 from gateway.errors import Blocklisted, Refused
 from gateway.model import ClusterSettings, ImageSpec, Instance, Label, Network
+from gateway.placement import candidates
 from gateway.store import view as views
 from gateway.store.cluster import ClusterStore
 from gateway.store.keys import LIVE
@@ -316,6 +317,7 @@ class World:
         for actor in self._held:
             if actor.process.host is node:
                 actor.held = False
+                node.resumed = self.stage.now if actor.process is node.guard else node.resumed
         self._held = [actor for actor in self._held if actor.held]
         node.thaw()
 
@@ -461,4 +463,12 @@ class World:
             if node.turned is None or not node.turned.plan.empty:
                 plan = node.turned.plan if node.turned else None
                 return f"{node.name} is not at rest: {plan}"
-        return ""
+        return self._placed_differently()
+
+    def _placed_differently(self) -> str:
+        answers = set()
+        for node in self.nodes:
+            assert node.store is not None
+            view = node.store.view()
+            answers.add(tuple((spec.name, candidates(view, spec)) for spec in view.images.values()))
+        return "" if len(answers) == 1 else f"the nodes differ about who should hold what: {answers}"
