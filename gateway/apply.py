@@ -230,7 +230,9 @@ def _take_hold(step: words.TakeHold, hands: Hands) -> None:
     openers = _storage(hands).openers(spec)
     victims = frozenset((set(recorded) | openers.instances) - set(mine.instances))
     if victims:
-        _refuse_live_victims(victims, spec, hands)
+        live = hands.store.live_instances()
+        _record_forgotten(step, openers.holder, {i: n for i, n in live.items() if i not in recorded}, hands)
+        _refuse_live_victims(victims, live, spec, hands)
         intents = tuple(
             FenceIntent(
                 instance=victim,
@@ -258,9 +260,27 @@ def _holder_node(openers: Openers, victim: Instance) -> Label | None:
     return holder.node if holder is not None and victim in holder.instances else None
 
 
-def _refuse_live_victims(victims: frozenset[Instance], spec: ImageSpec, hands: Hands) -> None:
+def _record_forgotten(
+    step: words.TakeHold, holder: Holder | None, live: Mapping[Instance, Label], hands: Hands
+) -> None:
+    """Record live clients that the header names and etcd, restored from an older backup, does not know to hold it.
+
+    Their node lets go of what is on record of it and not in its kernel; of what is only in the header it knows nothing.
+    """
+    named = holder.instances if holder is not None and not holder.released else ()
+    forgotten = tuple(
+        HolderRecord(step.spec.uid, instance, live[instance], holder.token, kind)
+        for instance, kind in zip(named, ("krbd", "rados"), strict=False)  # in the order of `_mine`
+        if holder is not None and live.get(instance, hands.node) != hands.node
+    )
+    if forgotten:
+        hands.store.add_records(step.spec.uid, step.token, forgotten)
+
+
+def _refuse_live_victims(
+    victims: frozenset[Instance], live: Mapping[Instance, Label], spec: ImageSpec, hands: Hands
+) -> None:
     """A live node's instance serves all its images: it is never fenced for the sake of one."""
-    live = hands.store.live_instances()
     for victim in sorted(victims):
         node = live.get(victim)
         if node is not None and node != hands.node:

@@ -44,6 +44,23 @@ def test_a_claim_deleted_by_hand_ends_with_the_image_served_elsewhere() -> None:
     assert {record.node for record in store.state.records} == {second.name}
 
 
+def test_what_a_restored_etcd_forgot_is_let_go_all_the_same() -> None:
+    """With claim and records lost and only the header naming the live holder, it lets go and another one serves."""
+    store, pool, first, second = taken_away()
+    store.set(records=())
+    first.settle()
+    assert not pool.holders[SPEC.uid].released
+    second.turn()
+    assert {(r.node, r.instance) for r in store.state.records} == {
+        (first.name, i) for i in pool.holders[SPEC.uid].instances
+    }
+    first.settle()
+    second.settle()
+    assert second.serves(SPEC)
+    assert not pool.blocklist
+    assert {record.node for record in store.state.records} == {second.name}
+
+
 def test_nothing_is_let_go_before_the_kernel_was_seen_empty() -> None:
     """While anything of the image is here, the plan withdraws and says nothing to others."""
     _, pool, first, _ = taken_away()
