@@ -7,6 +7,7 @@ same directory finds the running members. Standard library only: the lab runs un
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -92,7 +93,7 @@ class EtcdCluster:
         self.directory = directory
         self.endpoints = tuple(f"{address}:{client_port}" for address in addresses)
         self._inside = ("ip", "netns", "exec", netns) if netns else ()
-        peers = {f"etcd-{n}": f"http://{address}:{peer_port}" for n, address in enumerate(addresses, 1)}
+        self._peers = peers = {f"etcd-{n}": f"http://{address}:{peer_port}" for n, address in enumerate(addresses, 1)}
         self.members = tuple(
             Member(name, directory, (*self._inside, *_command(name, directory, endpoint, peers)))
             for (name, endpoint) in zip(peers, self.endpoints, strict=True)
@@ -126,6 +127,40 @@ class EtcdCluster:
         """End every member; the data stays until the directory is removed."""
         for member in self.members:
             member.kill()
+
+    def forget(self) -> None:
+        """Kill every member, throw its data away, and start a new cluster."""
+        self.stop()
+        for member in self.members:
+            shutil.rmtree(self.directory / member.name)
+        self.start()
+
+    def back_up(self) -> Path:
+        """Save a snapshot of one member; the file's path."""
+        file = self.directory / "backup.db"
+        self._ctl("--endpoints=" + self.endpoints[0], "snapshot", "save", str(file))
+        return file
+
+    def restore(self, backup: Path) -> None:
+        """Kill every member, give each the snapshot's data in place of its own, and start the new cluster."""
+        self.stop()
+        for member in self.members:
+            shutil.rmtree(self.directory / member.name)
+            self._ctl(
+                *("snapshot", "restore", str(backup), f"--name={member.name}"),
+                f"--data-dir={self.directory / member.name}",
+                f"--initial-advertise-peer-urls={self._peers[member.name]}",
+                "--initial-cluster=" + ",".join(f"{peer}={url}" for peer, url in self._peers.items()),
+                f"--initial-cluster-token={self.directory.name}",
+            )
+        self.start()
+
+    def _ctl(self, *words: str) -> None:
+        done = subprocess.run(
+            [*self._inside, "etcdctl", *words], capture_output=True, text=True, timeout=30, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"etcdctl {' '.join(words)}: {done.stderr or done.stdout}")
 
     def wait_healthy(self, seconds: float) -> None:
         """Return when every member answers a linearizable read; RuntimeError after `seconds`."""
