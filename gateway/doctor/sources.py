@@ -62,6 +62,6 @@ class Sources:
             return {}
         bound = settings.timers.etcd_call
         return {
-            endpoint: attempt(f"etcd member {endpoint}", partial(expose, endpoint, bound))
+            endpoint: attempt("the clock of a member", partial(expose, endpoint, bound))
             for endpoint in settings.etcd.endpoints
         }

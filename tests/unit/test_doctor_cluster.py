@@ -117,6 +117,29 @@ def test_etcd_members_that_do_not_answer() -> None:
     assert "1 of 3 members answer" in two[2][1]
 
 
+def test_etcd_whose_members_are_not_known() -> None:
+    """Where nobody lists the members, the settings' endpoints are counted: one of three is no quorum."""
+    silent = [EndpointFacts(f"10.0.0.{n}:2379", UNREAD, UNREAD) for n in (1, 2)]
+    told = worst(etcd.check(replace(members(*silent), members=UNREAD)))
+    assert ("error", "1 of 3 endpoints answer: no quorum in sight") in told
+
+
+def test_what_is_good_is_said_only_where_it_is() -> None:
+    """That nothing is left, raised or lifted is said where it was seen, and not where it was not."""
+
+    def good(findings: Iterable[Finding], words: str) -> bool:
+        return any(finding.severity is Severity.OK and words in finding.text for finding in findings)
+
+    raised = replace(ETCD, alarms=((1, "CORRUPT"),))
+    assert good(etcd.check(ETCD), "no alarm")
+    assert not good(etcd.check(raised), "no alarm")
+    assert good(leftovers.check(CLEAN), "nothing is here")
+    assert not good(leftovers.check(replace(CLEAN, devices=(OLD,))), "nothing is here")
+    lifted = replace(CEPH, connected=replace(CONNECTED, blocklist=frozenset()))
+    assert good(ceph.check(CEPH), "all 1 fences")
+    assert not good(ceph.check(lifted), "all 1 fences")
+
+
 def test_etcd_with_too_few_or_unnamed_members() -> None:
     """A single member has nobody to spare; members that the settings do not name are told by name."""
     single = replace(ETCD, endpoints=ETCD.endpoints[:1], members=(Member(1, "a"),))

@@ -120,6 +120,14 @@ def test_services_in_the_way(changed: dict[str, Unit], severity: str, words: str
     assert words in found[1]
 
 
+def test_a_rival_is_not_called_good() -> None:
+    """That nothing is in the way is said where nothing is, and not where something is."""
+    words = "no other target's service"
+    rival = replace(SERVICES, units=units(tgt=Unit("loaded", "active", "enabled")))
+    assert any(words in finding.text for finding in services.check(SERVICES))
+    assert not any(words in finding.text for finding in services.check(rival))
+
+
 def test_a_rival_that_is_not_enabled_is_none() -> None:
     """target.service that is installed and disabled restores nothing."""
     assert worst(services.check(replace(SERVICES, units=units(target=Unit("loaded", "inactive", "disabled"))))) == []

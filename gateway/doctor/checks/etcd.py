@@ -61,8 +61,9 @@ def check(facts: EtcdFacts) -> Iterator[Finding]:
 
 def _answer(facts: EndpointFacts) -> Finding:
     if isinstance(facts.status, Unread):
+        why = facts.status.why.removeprefix(f"etcd member {facts.endpoint}: ")
         return ETCD.error(
-            f"{facts.endpoint} does not answer: {facts.status.why}",
+            f"{facts.endpoint} does not answer: {why}",
             "see whether etcd runs there and this node reaches it; gateways go on while a majority of members answers",
         )
     if not facts.status.leader_id:
@@ -122,7 +123,7 @@ def _quorum(facts: EtcdFacts) -> Finding:
     if isinstance(facts.members, Unread):
         known = len(facts.endpoints)
         if len(answering) > known // 2:
-            return ETCD.unread(facts.members)
+            return ETCD.unread(facts.members, "see what is said of the members")
         return ETCD.error(
             f"{len(answering)} of {known} endpoints answer: no quorum in sight", "bring etcd's members back"
         )
@@ -169,7 +170,7 @@ def _leaders(facts: EtcdFacts) -> Iterator[Finding]:
 
 def _alarms(facts: EtcdFacts) -> Iterator[Finding]:
     if isinstance(facts.alarms, Unread):
-        yield ETCD.unread(facts.alarms)
+        yield ETCD.unread(facts.alarms, "see what is said of the members")
         return
     for member, kind in facts.alarms:
         yield ETCD.error(
@@ -185,6 +186,6 @@ def _alarms(facts: EtcdFacts) -> Iterator[Finding]:
 def _cluster(facts: EtcdFacts) -> Finding:
     if isinstance(facts.cluster, Unread):
         return ETCD.warning(
-            f"no cluster can be read: {facts.cluster.why}", "see the message; a new cluster begins with `cluster init`"
+            f"no cluster can be read: {facts.cluster.why}", "see the message, and what is said of the members"
         )
     return ETCD.ok(facts.cluster)
