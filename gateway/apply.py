@@ -227,6 +227,8 @@ def _take_hold(step: words.TakeHold, hands: Hands) -> None:
     spec, token = step.spec, step.token
     mine, records = _mine(hands, spec, token, step.client)
     recorded = {record.instance: record for record in hands.store.records_of(spec.uid)}
+    # Taken again with the very client that had it open, nobody would fence what an OSD still has of that client.
+    _expect_complete(spec, tuple(r for r in recorded.values() if r.instance == step.client), hands)
     openers = _storage(hands).openers(spec)
     victims = frozenset((set(recorded) | openers.instances) - set(mine.instances))
     if victims:
@@ -333,5 +335,5 @@ def _expect_complete(spec: ImageSpec, own: tuple[HolderRecord, ...], hands: Hand
         if record.kind == "krbd" and not hands.complete(record.instance):
             raise RequestsGivenUp(
                 f"image {spec.name}: this node's kernel (client {record.instance}) gave a request up, or may have, that"
-                " an OSD could still carry out: the image is not released but left to be fenced"
+                " an OSD could still carry out: that client is to be fenced, and this node begins anew with another one"
             )

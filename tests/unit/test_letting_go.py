@@ -10,7 +10,7 @@ from gateway.apply import Hands, apply
 from gateway.errors import RequestsGivenUp
 from gateway.model import Instance
 from gateway.plan import plan
-from gateway.steps import ForsakeHold, Release
+from gateway.steps import ForsakeHold, Release, TakeHold
 from tests.fakes.cluster import FakeStore
 from tests.fakes.node import FakePool
 from tests.unit.test_plan import Node, spec_of, world
@@ -106,7 +106,7 @@ def test_a_client_that_gave_a_request_up_releases_nothing() -> None:
     store, pool, (node,) = world(nodes=1)
     node.settle()
     token = store.state.claims[SPEC.uid].token
-    with pytest.raises(RequestsGivenUp, match="left to be fenced"):
+    with pytest.raises(RequestsGivenUp, match="is to be fenced"):
         apply(Release(SPEC, token), hands_of(node, complete=False))
     with pytest.raises(RequestsGivenUp):
         apply(ForsakeHold(SPEC, store.state.records), hands_of(node, complete=False))
@@ -116,3 +116,16 @@ def test_a_client_that_gave_a_request_up_releases_nothing() -> None:
     apply(Release(SPEC, token), hands_of(node, complete=True))
     assert pool.holders[SPEC.uid].released
     assert not store.state.claims
+
+
+def test_a_client_that_gave_a_request_up_does_not_take_its_image_again() -> None:
+    """Rebuilding an export on it would let the late write land after newer ones; another image it may take."""
+    store, _, (node,) = world(images=2, nodes=1)
+    node.settle()
+    client = node.kernel.anchor_instance()
+    store.set(claims={})
+    claim = store.claim(SPEC, 5, node.name, node.lease)
+    with pytest.raises(RequestsGivenUp):
+        apply(TakeHold(SPEC, claim.token, client), hands_of(node, complete=False))
+    store.set(records=())
+    apply(TakeHold(SPEC, claim.token, client), hands_of(node, complete=False))
