@@ -21,7 +21,7 @@ from agent.clock import boottime
 from agent.notify import notify
 from agent.tenure import RuntimeDirectory
 from agent.workers import Workers
-from gateway.errors import RbdgateError, Stuck
+from gateway.errors import Conflict, RbdgateError, Stuck
 from gateway.kernel import NodeKernel
 from gateway.lio.lock import LockHolder, start_time
 from gateway.model import Address
@@ -152,9 +152,14 @@ class Guard:
 
     def _take(self, step: Step) -> None:
         if isinstance(step, Teardown):
-            self._kernel.teardown(step.uid, step.iqns)
+            self._kernel.teardown(step.uid, step.iqns, self._expect_no_tenure)
         elif isinstance(step, Unmap | UnmapAnchor):
             self._kernel.unmap(step.number)
+
+    def _expect_no_tenure(self) -> None:
+        """Refuse to go on where the agent has proved its lease while a device kept this waiting: it serves again."""
+        if self._may_serve(self._clock()):
+            raise Conflict("the tenure runs again: what is exported stays")
 
     def _end_lock_holder(self) -> None:
         """End a process that keeps the lock on configfs past the tenure: stopped or hung, it may not serve anyway."""

@@ -94,11 +94,15 @@ class NodeKernel:
         """Take these portal addresses off."""
         network.remove_addresses(addresses)
 
-    def teardown(self, uid: str, iqns: frozenset[Iqn]) -> None:
-        """Remove an image's targets and backstores; waits for the device's commands outside the lock."""
+    def teardown(self, uid: str, iqns: frozenset[Iqn], permit: Callable[[], None] = lambda: None) -> None:
+        """Remove an image's targets and backstores; waits for the device's commands outside the lock.
+
+        `permit` raises if they are to stay by now: asked under the lock, after all that can wait.
+        """
         for iqn in sorted(iqns):
             lio.disable(iqn)
         with self.lock.held(self._timers.lock_bound):
+            permit()
             lio.teardown(uid, iqns)
 
     def unmap(self, number: int) -> None:

@@ -172,9 +172,10 @@ class FakeKernel:
             raise AssertionError(f"addresses go off without a cut: {addresses - self.state.cuts}")
         self._set(addresses={a: i for a, i in self.state.addresses.items() if a not in addresses})
 
-    def teardown(self, uid: str, iqns: frozenset[Iqn]) -> None:
+    def teardown(self, uid: str, iqns: frozenset[Iqn], permit: Callable[[], None] = lambda: None) -> None:
         """Remove targets and backstores; refuses while one of their addresses still answers."""
         self.before("teardown")
+        permit()
         for target in self.state.targets:
             for tpg in target.tpgs:
                 live = {portal.address for portal in tpg.portals} & set(self.state.addresses)

@@ -351,11 +351,11 @@ class NodeKernel(FakeKernel):
         """Nobody is nudged here."""
         return ()
 
-    def teardown(self, uid: str, iqns: frozenset[Any]) -> None:
+    def teardown(self, uid: str, iqns: frozenset[Any], permit: Callable[[], None] = lambda: None) -> None:
         """Wait for the device's commands, then remove."""
         for device in self.state.devices_of(uid):
             self._drain(device.dev_path)
-        super().teardown(uid, iqns)
+        super().teardown(uid, iqns, permit)
 
     def unmap(self, number: int) -> None:
         """Wait for the device's requests, then unmap."""

@@ -125,18 +125,19 @@ def test_a_refused_cut_does_not_stop_the_withdrawal(watched: Watched, monkeypatc
     assert (kernel.state.devices, kernel.state.mappings, kernel.state.addresses) == ((), (), {})
 
 
-def test_a_withdrawal_under_way_stops_where_the_tenure_runs_again(watched: Watched) -> None:
-    """A step that hung does not go on to the next one under an agent that serves again."""
+@pytest.mark.parametrize("stops_before", ["teardown", "unmap"])
+def test_a_withdrawal_under_way_stops_where_the_tenure_runs_again(watched: Watched, stops_before: str) -> None:
+    """A step that hung neither removes what the agent serves again nor goes on to the next one."""
 
     def proven(act: str) -> None:
-        if act == "teardown":
+        if act == stops_before:
             watched.runtime.write_tenure(Tenure("boot", 1, boottime() + 100, {}))
 
     watched.node.kernel.before = proven
-    mapped = len(watched.node.kernel.state.mappings)
+    exported, mapped = len(watched.node.kernel.state.devices), len(watched.node.kernel.state.mappings)
     watched.look(boottime())
-    assert not watched.node.kernel.state.devices
-    assert len(watched.node.kernel.state.mappings) == mapped
+    assert len(watched.node.kernel.state.devices) == (exported if stops_before == "teardown" else 0)
+    assert len(watched.node.kernel.state.mappings) == (mapped if stops_before == "teardown" else mapped - 1)
 
 
 @pytest.mark.parametrize("same", [True, False])
