@@ -188,7 +188,7 @@ class Cycle:
                 waited=self._lasting.unclaimed(view, self._clock()),
                 stagger=self._timers.claim_stagger,
                 busy=busy,
-                lately=self._lasting.lately(view, self._workers, self._clock()),
+                lately=self._lasting.lately(view, self._workers, self._clock(), unguarded=self._unguarded(view)),
                 opened=opened,
                 strangers=self._strangers.at(view, self._membership.tenure.lease, self._clock()),
             )
@@ -226,6 +226,12 @@ class Cycle:
     def _me(self) -> Me:
         lease, rados = self._membership.tenure.lease, self._membership.rados_instance()
         return Me(self._node, lease, rados, self._guard.is_there(), self._leaving)
+
+    def _unguarded(self, view: ClusterView) -> frozenset[str]:
+        """The images held here without a guard, so that none of their paths is up."""
+        lease = self._membership.tenure.lease
+        held = (uid for uid, claim in view.claims.items() if claim.lease == lease)
+        return frozenset() if self._guard.is_there() else frozenset(held)
 
     def _carry_out(self, turn: Turn) -> None:
         hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, self._clock()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from agent.workers import Workers
 from gateway.errors import KernelRefused, Stuck
@@ -16,6 +16,9 @@ LINKS_STEADY = 3.0
 FAILING_LONG = 30.0
 """After how many seconds of nothing but failures in this node's kernel an image is given to another node."""
 
+UNGUARDED_LONG = 10.0
+"""After how many seconds without a guard, whose paths are all closed, images are given to another node."""
+
 _Networks = tuple[Label, tuple[Label, ...]]
 
 
@@ -27,6 +30,7 @@ class Lasting:
         self._unclaimed_since: dict[str, float] = {}
         self._same_since: dict[_Networks, float] = {}
         self._fit_since: dict[_Networks, float] = {}
+        self._unguarded_since: float | None = None
 
     def unclaimed(self, view: ClusterView, now: float) -> dict[str, float]:
         """For how many seconds each image that nobody claims has been seen without a claim."""
@@ -34,8 +38,8 @@ class Lasting:
         self._unclaimed_since = {uid: self._unclaimed_since.get(uid, now) for uid in unclaimed}
         return {uid: now - since for uid, since in self._unclaimed_since.items()}
 
-    def lately(self, view: ClusterView, workers: Workers, now: float) -> Lately:
-        """What placement may rest on.
+    def lately(self, view: ClusterView, workers: Workers, now: float, *, unguarded: Set[str] = frozenset()) -> Lately:
+        """What placement may rest on; `unguarded` are the images held here, if this node has no guard now.
 
         The delay of a fail-back begins anew with an operator's move as well: what somebody is about must not be undone
         under his hands.
@@ -46,10 +50,16 @@ class Lasting:
             self._fit_since = {}
         fit = {each for each in networks if unfit(view, each[0]) is None}
         self._fit_since = {each: self._fit_since.get(each, now) for each in fit}
+        if not unguarded:
+            self._unguarded_since = None
+        elif self._unguarded_since is None:
+            self._unguarded_since = now
+        alone = self._unguarded_since is not None and now - self._unguarded_since >= UNGUARDED_LONG
+        failing = workers.failing((KernelRefused, Stuck), FAILING_LONG)
         return Lately(
             steady=_since(self._same_since, now - LINKS_STEADY),
             settled=_since(self._fit_since, now - self._failback_delay),
-            failing=workers.failing((KernelRefused, Stuck), FAILING_LONG),
+            failing=failing | unguarded if alone else failing,
         )
 
 
