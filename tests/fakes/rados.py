@@ -68,6 +68,8 @@ class FakeRados:
         self.maps: dict[Instance, int] = {}
         """The newest map each client has."""
         self.on_fence: Callable[[Instance, Instance | None], None] = lambda _victim, _by: None
+        self.answers: Callable[[Instance], bool] = lambda _client: True
+        """Whether a client that watches answers who asks it for a lock."""
         self.on_change: Callable[[], None] = lambda: None
         """Hears of whatever matters to fences."""
         self.deaf = False
@@ -121,10 +123,18 @@ class FakeRados:
         self.operate(client, image.header)
         image.watchers.add(client)
         if image.exclusive:
-            for owner in image.locks - {client}:  # the kernel takes a lock only after it blocklisted the owner (seen)
-                self.blocklist(owner, None)
-                self.maps[client] = self.epoch
+            for owner in image.locks - {client}:
+                self._ask_for_lock(image, owner, client)
             image.locks = {client}
+
+    def _ask_for_lock(self, image: FakeImage, owner: Instance, client: Instance) -> None:
+        """What the kernel does (seen): who watches is asked, and waited for; who does not is blocklisted."""
+        if owner in image.watchers and not self.fenced(owner, image.header):
+            if not self.answers(owner):
+                raise Refused("another client has the image's lock and does not let go of it")
+        else:
+            self.blocklist(owner, None)
+            self.maps[client] = self.epoch
 
     def closed(self, uid: str, client: Instance) -> None:
         """An unmap: watch and lock go, if the OSD answers that client."""

@@ -87,6 +87,7 @@ class World:
         self.told: list[str] = []
         self.rados = FakeRados()
         self.rados.on_fence, self.rados.on_change = self._fencing, self.stage.change
+        self.rados.answers = self._answers
         self.etcd = FakeEtcd(lambda: self.stage.now)
         self.store = ClusterStore(self.etcd, PREFIX, clock=lambda: self.stage.now)
         self.store.initialise(ClusterSettings("fsid", networks, "rbd"))
@@ -374,6 +375,10 @@ class World:
             for node in self.nodes:
                 if node.cycle is not None and not node.ways.etcd:
                     node.wake.set("etcd")
+
+    def _answers(self, client: Instance) -> bool:
+        hosts = (n for n in self.nodes if n.powered and not n.paused and not n.ways.ceph)
+        return any(m.instance == client for node in hosts for m in node.kernel.state.mappings)
 
     def _fencing(self, victim: Instance, by: Instance | None) -> None:
         self.say(f"{by or 'a kernel'} fences {victim}")
