@@ -61,6 +61,7 @@ class NodeKernel:
             cuts=net.cuts,
             networks=net.networks,
             discovery=lio.observe_discovery(),
+            lingering=network.could_still_send(net.cuts - net.addresses.keys()),
         )
 
     def portal_addresses(self) -> frozenset[Address]:

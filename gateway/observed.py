@@ -172,7 +172,8 @@ class Kernel:
 
     `addresses` are portal addresses present on any interface (single-host prefixes of ours); `cuts` are the source
     addresses that a drop rule of ours holds back; `networks` maps each cluster network to the interface that serves
-    it here, if any.
+    it here, if any. `lingering` are those cuts that hold back a connection which was closed behind them and would send
+    on: they stay until it has given up.
     """
 
     devices: tuple[Device, ...]
@@ -182,6 +183,7 @@ class Kernel:
     cuts: frozenset[Address]
     networks: MappingOf[Label, Interface]
     discovery: Discovery = field(default_factory=Discovery)
+    lingering: frozenset[Address] = frozenset()
 
     def devices_of(self, uid: str) -> tuple[Device, ...]:
         """Every backstore built for the image of that uid, under whatever claim."""

@@ -148,7 +148,8 @@ def plan_nothing(kernel: Kernel) -> Plan:
     last: tuple[Step, ...] = ()
     if not kernel.devices:  # the anchors last, but not after a mapping that is stuck
         images |= {ANCHOR: tuple(UnmapAnchor(m.number) for m in ours if _is_anchor(m))}
-        last = (Uncut(kernel.cuts - addresses),) if kernel.cuts - addresses else ()
+        idle = kernel.cuts - addresses - kernel.lingering
+        last = (Uncut(idle),) if idle else ()
     images = {key: steps for key, steps in images.items() if steps}
     reasons = dict.fromkeys(images, "this node may not serve now")
     return Plan(_cut_first(addresses, kernel), images, last, reasons)
@@ -464,7 +465,7 @@ class _Planner:
     def _last(self) -> tuple[Step, ...]:
         steps: list[Step] = []
         exported = _portal_addresses(self.kernel.targets)
-        idle = self.kernel.cuts - set(self.kernel.addresses) - exported - self.cut
+        idle = self.kernel.cuts - set(self.kernel.addresses) - exported - self.cut - self.kernel.lingering
         if idle:
             steps.append(Uncut(frozenset(idle)))
         used = {m.instance for m in self.kernel.mappings} | ({self.me.rados} if self.me.rados else set())

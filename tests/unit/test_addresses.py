@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.strangers import Strangers
-from gateway.model import Label
-from gateway.plan import plan
+from gateway.model import Label, parse_address
+from gateway.plan import plan, plan_nothing
 from gateway.report import ImageState, NodeReport, image_statuses
-from gateway.steps import MarkServed, OpenPath
+from gateway.steps import MarkServed, OpenPath, Uncut
 from tests.fakes.member import Cluster, Member
 from tests.unit.test_plan import NETWORKS, spec_of, world
 
@@ -169,3 +169,19 @@ def test_a_node_publishes_the_macs_of_its_portal_networks(member: Member) -> Non
     member.settle()
     live = member.cluster.store.view().live[Label("gw1")]
     assert live.macs == ("02:00:00:00:00:00", "02:00:00:00:00:01")
+
+
+def test_a_cut_that_holds_a_dying_connection_back_is_not_planned_away() -> None:
+    """While a closed connection would still send the node is at rest, and may begin anew; then the cut goes."""
+    _store, _pool, (node,) = world(nodes=1)
+    node.settle()
+    gone = parse_address("fd77:1::100")
+    node.kernel.state = replace(node.kernel.state, cuts=frozenset({gone}), lingering=frozenset({gone}))
+    assert plan(node.situation()).empty
+    node.withdraw()
+    assert gone in node.kernel.state.cuts
+    node.kernel.state = replace(node.kernel.state, lingering=frozenset())
+    assert plan_nothing(node.kernel.state).last == (Uncut(frozenset({gone})),)
+    node.join()
+    node.settle()
+    assert gone not in node.kernel.state.cuts
