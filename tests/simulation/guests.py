@@ -99,7 +99,9 @@ class Guest:
         if mapping is None or session.node.ways.ceph:
             return
         try:
-            self.world.access(self.spec.uid, mapping.instance, session.node.kernel.serials.get(mapping.number, 0))
+            self.world.flights.access(
+                self.spec.uid, mapping.instance, session.node.kernel.serials.get(mapping.number, 0)
+            )
         except Blocklisted:
             return
         self.session = session
@@ -118,4 +120,4 @@ class Guest:
             on_wire=not session.node.ways.ceph,
         )
         self.waiting = write
-        self.world.send(write, self.slow or self.world.stage.latency(0.3))
+        self.world.flights.send(write, self.slow or self.world.stage.latency(0.3))

@@ -12,22 +12,11 @@ from gateway.model import ImageSpec, Instance, Label, Path
 from gateway.observed import Interface, Kernel, Mapping, Portal
 from gateway.storage import CephStorage
 from gateway.timers import Timers
-from tests.simulation.parts import (
-    MemoryRuntime,
-    NodeEtcd,
-    NodeKernel,
-    NodeLink,
-    NodeLog,
-    NodeStore,
-    StagedGuard,
-    StagedKeeper,
-    StagedProber,
-    StagedWorkers,
-    Ways,
-    connection_of,
-)
+from tests.simulation.daemons import MemoryRuntime, StagedGuard, StagedKeeper, StagedProber, StagedWorkers
+from tests.simulation.kernel import NodeKernel, NodeLog
 from tests.simulation.signals import StagedWake
 from tests.simulation.stage import Process
+from tests.simulation.ways import NodeEtcd, NodeLink, NodeStore, Ways, connection_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -81,7 +70,7 @@ class Node:
         }
         self.kernel = NodeKernel(self.world.rados, str(self.name), links, stage, self.ways)
         self.kernel._nonce = self.boot * 1000  # no instance of an earlier boot comes again
-        self.kernel.in_flight, self.kernel.next_serial = self.world.in_flight, self.world.next_serial
+        self.kernel.in_flight, self.kernel.next_serial = self.world.flights.in_flight, self.world.next_serial
         self.kernel.said = lambda text: self.world.say(f"{self.name} {text}")
         self.runtime = MemoryRuntime(lambda: self.clock() if self.guarded else None)
         self.log = NodeLog()
