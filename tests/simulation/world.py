@@ -1,4 +1,4 @@
-"""The whole cluster on one stage: gateways, etcd, RADOS, guests; what is done to it is words, what comes of it is told."""
+"""The whole cluster on one stage: gateways, etcd, RADOS and guests; what is done to it, and what came of it."""
 
 from __future__ import annotations
 
