@@ -473,8 +473,8 @@ class ClusterView:
 
     def key_lacking(self, spec: ImageSpec, node: Label) -> str | None:
         """Why a live node cannot open what the image's initiators prove themselves with; None if its key fits."""
-        word = self.live.get(node)
-        for iqn in self.initiators_of(spec):
+        word = self.live.get(node) if self.credentials else None
+        for iqn in self.initiators_of(spec) if word is not None else ():
             sealed = self.credentials.get(iqn)
             if isinstance(sealed, SealedCredentials) and word is not None and word.key_id != sealed.key_id:
                 has = f"has key {word.key_id}" if word.key_id else "has no key"

@@ -85,7 +85,7 @@ def why_not(view: ClusterView, spec: ImageSpec, node: Label) -> str | None:
     """Why a node cannot take this image now, in words that follow its name; None if it can."""
     if node in spec.keep_away:
         return "is one that the image is kept away from"
-    return unfit(view, node)
+    return unfit(view, node) or view.key_lacking(spec, node)
 
 
 def candidates(view: ClusterView, spec: ImageSpec) -> tuple[Candidate, ...]:
@@ -168,7 +168,7 @@ class Placement:
         return Relocation(uid, holder, target, reason)
 
     def _for_networks(self, spec: ImageSpec, holder: Label, lately: Lately) -> tuple[str, Label] | None:
-        most = max((len(self._up(spec, node)) for node in self.fit), default=0)
+        most = max((len(self._up(spec, node)) for node in self.fit), default=0)  # cheap, and mostly the end of it
         best = self._best_but(spec, holder) if most > len(self._up(spec, holder)) else None
         if best is None or len(self._up(spec, best)) <= len(self._up(spec, holder)):
             return None
@@ -189,7 +189,7 @@ class Placement:
 
     def _for_pin(self, spec: ImageSpec, holder: Label, lately: Lately) -> tuple[str, Label] | None:
         pin = spec.pin
-        if pin is None or pin == holder or pin not in self.fit or pin not in lately.settled:
+        if pin is None or pin == holder or pin not in lately.settled or not self._can_take(spec, pin):
             return None
         return None if self._up(spec, pin) < self._up(spec, holder) else (f"it is pinned to {pin}", pin)
 
@@ -226,7 +226,7 @@ class Placement:
 
     def _may_go(self, uid: str, target: Label) -> bool:
         spec, holder = self._specs[uid], self.view.claims[uid].node
-        free = target not in spec.keep_away and spec.pin != holder
+        free = self._can_take(spec, target) and spec.pin != holder
         return free and len(self._up(spec, target)) >= len(self._up(spec, holder))
 
     def _place(self, uid: str) -> Label | None:
@@ -236,11 +236,14 @@ class Placement:
             return None
         return move.to if move is not None and move.to in self.fit else claim.node
 
+    def _can_take(self, spec: ImageSpec, node: Label) -> bool:
+        return node in self.share and node not in spec.keep_away and not self.view.key_lacking(spec, node)
+
     def _best_but(self, spec: ImageSpec, holder: Label) -> Label | None:
         return next((each.node for each in self._order(spec) if each.node != holder), None)
 
     def _order(self, spec: ImageSpec) -> tuple[Candidate, ...]:
-        nodes = [node for node in self.fit if node not in spec.keep_away]
+        nodes = [node for node in self.fit if self._can_take(spec, node)]
         move, place = self.view.moves.get(spec.uid), self._place(spec.uid)
         ranked = []
         for node in nodes:

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from gateway.access import Access, Opened, access_of
 from gateway.credentials import Unreadable
 from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, NodeState, Path
 from gateway.observed import ANCHOR, Device, DeviceName, Kernel, Mapping, Portal, Target
-from gateway.placement import MOVES_AT_ONCE, Lately, Placement, should_leave, why_not
+from gateway.placement import MOVES_AT_ONCE, Lately, Placement, why_not
 from gateway.profile import access_differences, acl_is, differences, discovery_is
 from gateway.steps import (
     Build,
@@ -232,20 +232,12 @@ class _Planner:
             forsaken = () if steps else self._forsake(spec)  # only what was read back as empty is let go
             self.images[spec.uid] = forsaken or (*steps, *self._claim(spec))
             return
-        leave = self.me.leaving or self._should_leave(spec)
+        leave = self.me.leaving or self.placement.should_leave(spec, self.me.name)
         if leave is not None:
             self.reasons[spec.uid] = leave
             self.images[spec.uid] = (*self._withdraw(spec), Release(spec, token))
             return
         self.images[spec.uid] = self._serve(spec, token)
-
-    def _should_leave(self, spec: ImageSpec) -> str | None:
-        """Placement's word, but for a move to a node without the key: nobody would serve the image there."""
-        move = self.view.moves.get(spec.uid)
-        if move is not None and self.view.key_lacking(spec, move.to):
-            moves = {uid: each for uid, each in self.view.moves.items() if uid != spec.uid}
-            return should_leave(replace(self.view, moves=moves), spec, self.me.name)
-        return self.placement.should_leave(spec, self.me.name)
 
     def _serve(self, spec: ImageSpec, token: int) -> tuple[Step, ...]:
         export = export_of(spec, token, self.kernel)
@@ -330,8 +322,7 @@ class _Planner:
         """Whether it is this node's key alone that keeps the image from being served."""
         if not self.view.key_lacking(spec, self.me.name):
             return False
-        others = (each.node for each in self.placement.candidates(spec) if each.node != self.me.name)
-        return any(self.view.key_lacking(spec, node) is None for node in others)
+        return any(each.node != self.me.name for each in self.placement.candidates(spec))
 
     def _access(self, spec: ImageSpec) -> Access:
         return access_of(self.view, self.opened, spec)
@@ -363,7 +354,7 @@ class _Planner:
         done, record = move.to == self.me.name, self.view.nodes.get(move.to)
         active = move.to in self.view.live and record is not None and record.state is NodeState.ACTIVE
         possible = active and move.to not in spec.keep_away if not move.why else not why_not(self.view, spec, move.to)
-        possible = possible and not self.view.key_lacking(spec, move.to)
+        possible = possible and not self.view.key_lacking(spec, move.to)  # a key does not come by itself
         return () if possible and not done else (FinishMove(spec.uid, move.revision),)
 
     def _relocate(self) -> None:
@@ -371,9 +362,7 @@ class _Planner:
         budget = MOVES_AT_ONCE - len(self.view.moves)
         for each in islice(self.placement.relocations(self.lately), max(0, budget)):
             spec = self.view.spec_of(each.uid)
-            if each.source != self.me.name or spec is None or self.view.key_lacking(spec, each.target):
-                continue
-            if each.uid in self.images and each.uid in self.held:
+            if each.source == self.me.name and spec is not None and each.uid in self.images and each.uid in self.held:
                 self.reasons.setdefault(each.uid, f"{each.reason}: to be moved to {each.target}")
                 asked = RequestMove(spec, self.held[each.uid], each.target, each.reason)
                 self.images[each.uid] = (asked, *self.images[each.uid])  # first: what comes after may be what fails

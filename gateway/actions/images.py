@@ -192,7 +192,7 @@ def _refuse_place(view: ClusterView, spec: ImageSpec, to: Label) -> None:
     """A node that is live and active and only cannot take anything yet is waited for; others are refused."""
     if to not in view.live:
         raise Refused(f"node {to} is not live: its lease has run out; see `rbdgate node show {to}`")
-    if view.nodes[to].state is not NodeState.ACTIVE or to in spec.keep_away:
+    if view.nodes[to].state is not NodeState.ACTIVE or to in spec.keep_away or view.key_lacking(spec, to):
         raise Refused(f"node {to} {why_not(view, spec, to)}: it does not take image {spec.name}")
     if spec.pin is not None and spec.pin != to and why_not(view, spec, spec.pin) is None:
         raise Refused(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from gateway.access import Opened
 from gateway.model import Address, ClusterView, Label
 from gateway.model import Path as ImagePath
 from gateway.observed import Kernel
@@ -40,15 +41,15 @@ class NodePlan:
     steps: tuple[PlannedStep, ...]
 
 
-def plan_here(view: ClusterView, kernel: Kernel, node: Label, *, guarded: bool) -> NodePlan:
-    """The plan of this node, from etcd and from its kernel as they were read; pure."""
+def plan_here(view: ClusterView, kernel: Kernel, node: Label, opened: Opened, *, guarded: bool) -> NodePlan:
+    """The plan of this node, from etcd and from its kernel as they were read, credentials opened; pure."""
     live = view.live.get(node)
     if live is None:
         sentence = f"node {node} is no member now: its lease has run out, or its agent never joined"
         return NodePlan(sentence, _planned(view, plan_nothing(kernel)))
     anchor = anchor_of(kernel.mappings, view.settings.anchor_pool)
     rados = next((each for each in live.instances if anchor is None or each != anchor.instance), None)
-    decided = plan(Situation(view, kernel, Me(node, live.lease, rados, guarded)))
+    decided = plan(Situation(view, kernel, Me(node, live.lease, rados, guarded), opened=opened))
     guard = "" if guarded else ", with no guard"
     sentence = f"node {node} is a member under lease {live.lease:x}{guard}"
     return NodePlan(sentence, _planned(view, decided))
@@ -89,7 +90,7 @@ def _details(step: Step) -> Iterator[str]:
         value = getattr(step, field.name)
         if isinstance(value, ImagePath):
             yield f"path {value.tag}, {value.address}"
-        elif isinstance(value, frozenset) and all(isinstance(each, Address) for each in value):
+        elif isinstance(value, frozenset) and value and all(isinstance(each, Address) for each in value):
             yield ", ".join(sorted(map(str, value)))
         elif field.name == "number":
             yield f"/dev/rbd{value}"

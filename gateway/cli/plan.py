@@ -14,6 +14,7 @@ from gateway.errors import Refused
 from gateway.model import ClusterView
 from gateway.observed import Kernel
 from gateway.settings import Settings
+from gateway.vault import open_all
 
 _DESCRIPTION = """Reads etcd and this node's kernel as its agent does, and prints the steps that the agent would take
 now, with the reasons. It takes none of them. As root, on a gateway. An empty plan is a node at rest."""
@@ -31,7 +32,9 @@ def _plan(session: Session, arguments: argparse.Namespace) -> Answer:
     settings = Settings.load(arguments.settings)
     view = session.store.view()
     guarded = guarded_now(settings.runtime_directory)
-    return _answer(session, plan_here(view, look_at_kernel(settings, view), session.node, guarded=guarded))
+    opened = open_all(view, session.store.keys, session.vault)
+    kernel = look_at_kernel(settings, view)
+    return _answer(session, plan_here(view, kernel, session.node, opened, guarded=guarded))
 
 
 def look_at_kernel(settings: Settings, view: ClusterView) -> Kernel:

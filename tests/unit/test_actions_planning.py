@@ -13,6 +13,7 @@ import pytest
 from agent.clock import boottime
 from agent.guard_watch import GUARD_STALE as AGENTS_GUARD_STALE
 from agent.tenure import RuntimeDirectory
+from gateway.access import Opened
 from gateway.actions.planning import GUARD_STALE, NodePlan, guarded_now, plan_here
 from gateway.cli import main as program
 from gateway.cli import plan as command
@@ -26,7 +27,7 @@ from tests.unit.test_plan import Node, spec_of, world
 
 def plan_of(node: Node, *, guarded: bool = True) -> NodePlan:
     """What the node would do now."""
-    return plan_here(node.store.state, node.kernel.state, node.name, guarded=guarded)
+    return plan_here(node.store.state, node.kernel.state, node.name, Opened(), guarded=guarded)
 
 
 def test_the_plan_is_the_agents_and_nothing_is_done() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.credentials import SealedCredentials
 from gateway.model import (
     Claim,
     ClusterSettings,
@@ -185,6 +186,18 @@ def test_keep_away_is_absolute() -> None:
     assert order(view_of([spec], nodes=(word(GW1),)), spec) == []
     assert "kept away" in str(should_leave(view_of([spec], held={1: GW1}), spec, GW1))
     assert "kept away" in str(why_not(view_of([spec]), spec, GW2))
+
+
+def test_a_node_without_the_key_takes_nothing_that_needs_it() -> None:
+    """An image whose initiators use CHAP goes to nodes that can open the credentials, and has no other candidate."""
+    alice = Iqn("iqn.1993-08.org.debian:01:alice")
+    spec, free = image(1, initiators=(alice,), pin=GW2), image(2)
+    view = view_of([spec, free], nodes=(word(GW1, key_id="one"), word(GW2), word(GW3, key_id="two")), held={1: GW1})
+    view = replace(view, credentials={alice: SealedCredentials("alice", "", "one", "sealed")})
+    assert order(view, spec) == [GW1]
+    assert set(order(view, free)) == {GW1, GW2, GW3}
+    assert why_not(view, spec, GW3) == f"has key two, and the CHAP credentials of {alice} are sealed with key one"
+    assert wanted(view, settled={GW1, GW2, GW3}) == []
 
 
 def test_a_stopped_or_deleted_image_is_given_up() -> None:
