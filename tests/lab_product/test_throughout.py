@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.lab_product.conftest import SAMPLES, fence_times
 from tests.lab_product.invariant import Span, spans, violations
 from tests.lab_product.scene import Scene
@@ -9,6 +11,7 @@ from tests.lab_product.scene import Scene
 SLACK = 0.5  # seconds by which two nodes' clocks may differ; the host's clock drives them all
 
 
+@pytest.mark.looks_back
 def test_never_two_nodes_for_one_image(scene: Scene) -> None:
     """At no time had two gateways an enabled portal for one image, unless the older one's instance was fenced."""
     seen: list[Span] = []
