@@ -20,8 +20,8 @@ def test_a_planned_move_loses_nothing(scene: Scene, disk: Disk, write: Writing) 
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    assert write.stall("move-0", "move-1").seconds < 3
-    assert write.stall("move-1").seconds < 3
+    assert write.record("planned move", "move-0", "move-1") < 3
+    assert write.record("planned move", "move-1") < 3
     assert disk.iqn not in scene.shell(there, "ls /sys/kernel/config/target/iscsi"), "the former holder keeps a target"
 
 

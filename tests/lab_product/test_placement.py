@@ -100,7 +100,7 @@ def test_drain_moves_everything_and_resume_brings_it_back(scene: Scene, disk: Di
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    assert write.stall("drain", "drained").seconds < 4
+    assert write.record("drain", "drain", "drained") < 4
 
 
 def test_pins_and_nodes_to_keep_away_from(scene: Scene, disk: Disk) -> None:

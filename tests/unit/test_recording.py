@@ -66,6 +66,15 @@ def test_the_table_has_the_longest_stall_of_each_kind() -> None:
     assert stalls.table(kept).splitlines()[2:] == ["| planned move | 2.30 s | 1 |", "| power cut | 12.25 s | 2 |"]
 
 
+def test_stalls_are_put_on_record_with_their_test(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test or its tear-down measured is kept, by kind."""
+    monkeypatch.setattr(recording, "code_now", lambda: "c1")
+    pytester.makepyfile("def test_it(record_property): record_property('stall', ('power cut', 1.5))")
+    pytester.inline_run("-p", "tests.recording", "--record", "kept.json", "-p", "no:cacheprovider")
+    (result,) = Record.from_json(pytester.path.joinpath("kept.json").read_text()).tests.values()
+    assert result.stalls == {"power cut": 1.5}
+
+
 LOOKS = """
 import pytest
 pytestmark = pytest.mark.looks_back
