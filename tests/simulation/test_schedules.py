@@ -23,6 +23,7 @@ def schedule(name: str) -> list[str]:
     return lines_of((SCHEDULES / f"{name}.txt").read_text())
 
 
+@pytest.mark.timeout(1800)
 def test_no_schedule_breaks_an_invariant() -> None:
     """Crashes, pauses, partitions, held calls and drifting clocks, at any point: data stays whole, images come back."""
     assert search(COUNT, 12) == ""
