@@ -8,8 +8,11 @@ import subprocess
 from gateway.errors import Unavailable
 from gateway.lio.configfs import TARGET_ROOT
 
-MODULES = ("configfs", "target_core_mod", "target_core_iblock", "iscsi_target_mod", "rbd")
-"""LIO's and krbd, in the order of their loading. `/etc/target/pr` is there before target_core_mod picks `dbroot`."""
+MODULES = ("target_core_mod", "target_core_iblock", "iscsi_target_mod", "rbd")
+"""LIO's and krbd, in the order of their loading. `/etc/target/pr` is there before target_core_mod picks `dbroot`.
+
+configfs comes with the first of them, as a module or built into the kernel, where `/sys/module` does not show it.
+"""
 
 _CONFIGFS = os.path.dirname(TARGET_ROOT)
 
