@@ -104,6 +104,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         workers=workers,
         wake=wake,
         guard_sign=runtime.guard_sign,
+        on_turn=runtime.write_cycle_sign,
         opener=opener.open,
         narrator=Narrator(settings.node, version("rbdgate"), chronicle.tell, adopted=taken_up),
     )

@@ -89,13 +89,14 @@ class Cycle:
         wake: Wake,
         guard_sign: Callable[[], float | None],
         clock: Callable[[], float] = boottime,
+        on_turn: Callable[[float], None] = lambda _: None,
         opener: Callable[[ClusterView], Opened] = lambda _: Opened(),
         narrator: Narrator | None = None,
     ) -> None:
         self._narrator = narrator or Narrator(node, version, lambda _: None, clock=clock)
         self._node, self._version, self._timers = node, version, timers
         self._membership, self._observer, self._workers = membership, observer, workers
-        self._wake, self._clock = wake, clock
+        self._wake, self._clock, self._on_turn = wake, clock, on_turn
         self._guard, self._lasting = GuardWatch(guard_sign, clock), Lasting(timers)
         self._connections = ConnectionsTold(membership.store, observer)
         self._links = SteadyLinks(timers)
@@ -132,6 +133,7 @@ class Cycle:
                 notify(STATUS=f"last turn failed: {error}")
                 pause = self._timers.retry_first
             notify(WATCHDOG="1")
+            self._on_turn(self._clock())
             self._wake.wait(max(0.05, pause))
 
     def leave(self, reason: str, bound: float) -> None:

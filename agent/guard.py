@@ -7,6 +7,7 @@ the agent is dead, stopped, hung or just slow does not matter to it. It never st
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ import structlog
 from agent.clock import boottime
 from agent.notify import notify
 from agent.tenure import RuntimeDirectory
+from agent.watchdog import Signs
 from agent.workers import Workers
 from gateway.errors import Conflict, RbdgateError, Stuck
 from gateway.kernel import NodeKernel
@@ -74,6 +76,8 @@ class Guard:
         self._acting = False
         self._signed = 0.0
         self._look_at = 0.0
+        self.looked = -math.inf
+        """When the tenure was last looked at; what is done about one that is over may take long."""
 
     def stop(self) -> None:
         """End the watch; the unit's ExecStopPost cuts, for nobody watches then."""
@@ -97,6 +101,7 @@ class Guard:
 
     def look(self, now: float) -> None:
         """One look at the tenure, and one act of withdrawal if it is over."""
+        self.looked = now
         if self._may_serve(now):
             if self._acting:
                 log.info("tenure runs again")
@@ -110,6 +115,19 @@ class Guard:
         if self._withdraw(kernel):
             self._look_at = now + LOOK_AGAIN
             notify(STATUS="the tenure is over and nothing is served here")
+
+    def signs(self) -> Signs:
+        """What the watchdog is fed by."""
+        tenure, turned = self._runtime.read_tenure(self._boot_id), self._runtime.cycle_sign()
+        return Signs(
+            tenure_end=-math.inf if tenure is None else tenure.end + self._timers.guard_grace,
+            looked=self.looked,
+            turned=-math.inf if turned is None else turned,
+        )
+
+    def silent(self) -> bool:
+        """Whether no portal address of ours is on this node, read now."""
+        return not self._kernel.portal_addresses()
 
     def _may_serve(self, now: float) -> bool:
         tenure = self._runtime.read_tenure(self._boot_id)

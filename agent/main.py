@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,6 +24,10 @@ from agent.tenure import RuntimeDirectory
 from gateway.errors import RbdgateError, Refused
 from gateway.settings import Settings
 from gateway.timers import Timers
+
+if TYPE_CHECKING:
+    from agent.guard import Guard
+    from agent.watchdog import Feeder
 
 DEFAULT_RUNTIME = Path("/run/rbdgate")
 """Where agent and guard leave each other word unless the settings name another place."""
@@ -90,24 +95,39 @@ def _end_at_once(what: threading.ExceptHookArgs) -> None:
 
 
 def _run_guard(settings: Settings, runtime: RuntimeDirectory) -> int:
-    from agent.guard import Guard  # noqa: PLC0415 - each command imports its own rooms only
+    from agent.guard import Guard, withdraw_once  # noqa: PLC0415 - each command imports its own rooms only
     from agent.workers import Workers  # noqa: PLC0415
     from gateway.kernel import NodeKernel  # noqa: PLC0415
 
     lock = _only_one(runtime, "guard-process")
-    timers = settings.timers
+    timers, kernel = settings.timers, NodeKernel(runtime.lock, settings.timers)
     guard = Guard(
         boot_id=boot_id(),
         timers=timers,
         runtime=runtime,
-        kernel=NodeKernel(runtime.lock, settings.timers),
+        kernel=kernel,
         workers=Workers(slots=8, retry_first=timers.retry_first, retry_last=timers.retry_first, on_done=lambda: None),
     )
     signal.signal(signal.SIGTERM, lambda *_: guard.stop())
     signal.signal(signal.SIGINT, lambda *_: guard.stop())
+    feeder = _feeder(settings.watchdog, guard)
     guard.run()
+    if feeder is not None:
+        withdraw_once(kernel, boottime, CUT_BOUND)  # what ExecStopPost= does; a watchdog is left to nobody else
+        feeder.stop()
     os.close(lock)
     return 0
+
+
+def _feeder(path: Path | None, guard: Guard) -> Feeder | None:
+    """The thread that feeds the watchdog, if the settings name one."""
+    from agent.watchdog import Feeder, LinuxWatchdog  # noqa: PLC0415
+
+    if path is None:
+        return None
+    feeder = Feeder(lambda: LinuxWatchdog(path), signs=guard.signs, silent=guard.silent, clock=boottime)
+    feeder.start()
+    return feeder
 
 
 def _cut(settings_file: Path | None) -> int:

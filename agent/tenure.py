@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,6 +109,18 @@ class RuntimeDirectory:
         """When the guard last gave a sign of life; None if it never did since boot or took it back."""
         try:
             return float(json.loads((self.path / "guard").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write_cycle_sign(self, now: float) -> None:
+        """Leave the sign that the agent's cycle turned; one that cannot be written is missed by the watchdog alone."""
+        with suppress(OSError):
+            self._replace("cycle", json.dumps(now))
+
+    def cycle_sign(self) -> float | None:
+        """When the agent's cycle last turned; None if it never did since boot."""
+        try:
+            return float(json.loads((self.path / "cycle").read_text()))
         except (OSError, ValueError, TypeError):
             return None
 

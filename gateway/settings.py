@@ -9,6 +9,7 @@
     ceph.keyring         /etc/ceph/ceph.client.<user>.keyring       the file with that user's key
     secrets.key_file     /etc/rbdgate/secrets.key                   the key that opens CHAP secrets; the same everywhere
     agent.runtime_directory  /run/rbdgate                           what agent and guard share; gone after a boot
+    agent.watchdog       (none)                                     /dev/watchdog: it resets a node nobody took down
     timers.<name>        as `gateway.timers.Timers`                 seconds; the same on every node
 
 What concerns the cluster as a whole (networks, anchor pool) is not here but in etcd: `rbdgate cluster init`.
@@ -65,6 +66,7 @@ class Settings:
     runtime_directory: Path
     timers: Timers
     key_file: Path = Path("/etc/rbdgate/secrets.key")
+    watchdog: Path | None = None
 
     @classmethod
     def load(cls, path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -94,7 +96,7 @@ class Settings:
 def _parse(values: Mapping[str, Any], short_host_name: str) -> Settings:
     top = _Table("", values, ("node", "etcd", "ceph", "secrets", "agent", "timers"))
     etcd, ceph = top.table("etcd", ("endpoints", "prefix")), top.table("ceph", ("conf", "user", "keyring"))
-    agent = top.table("agent", ("runtime_directory",))
+    agent = top.table("agent", ("runtime_directory", "watchdog"))
     names = tuple(field.name for field in fields(Timers))
     timers = top.table("timers", names)
     user = ceph.text("user", "rbdgate")
@@ -114,6 +116,7 @@ def _parse(values: Mapping[str, Any], short_host_name: str) -> Settings:
         runtime_directory=agent.path("runtime_directory", "/run/rbdgate"),
         timers=Timers(**timers.values),
         key_file=top.table("secrets", ("key_file",)).path("key_file", "/etc/rbdgate/secrets.key"),
+        watchdog=agent.path("watchdog", "/dev/watchdog") if "watchdog" in agent.values else None,
     )
 
 

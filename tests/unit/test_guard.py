@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from agent import main
 from agent.clock import boottime
 from agent.guard import Guard, withdraw_once
 from agent.tenure import RuntimeDirectory, Tenure
+from agent.watchdog import Signs
 from agent.workers import Workers
 from gateway.errors import KernelRefused
 from gateway.lio.lock import ConfigfsLock, start_time
@@ -196,3 +198,15 @@ def test_the_last_act_needs_no_readable_settings(tmp_path: Path, monkeypatch: py
     assert main.main(["cut", "--settings", str(tmp_path / "broken.toml")]) == 1
     assert cut
     assert RuntimeDirectory(tmp_path).guard_sign() is None
+
+
+def test_the_watchdogs_signs_are_what_the_guard_reads(watched: Watched) -> None:
+    """Nothing on file is nothing by right; silence is read from the kernel each time."""
+    assert watched.guard.signs() == Signs(-math.inf, -math.inf, -math.inf)
+    watched.runtime.write_tenure(Tenure("boot", 1, 100.0, {}))
+    watched.runtime.write_cycle_sign(97.0)
+    watched.look(99.0)
+    assert watched.guard.signs() == Signs(100.0 + TIMERS.guard_grace, 99.0, 97.0)
+    assert not watched.guard.silent()
+    watched.look(101.0)
+    assert watched.guard.silent()

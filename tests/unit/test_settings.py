@@ -29,6 +29,7 @@ def test_defaults() -> None:
     assert settings.ceph.conf == Path("/etc/ceph/ceph.conf")
     assert settings.ceph.keyring == Path("/etc/ceph/ceph.client.rbdgate.keyring")
     assert settings.runtime_directory == Path("/run/rbdgate")
+    assert settings.watchdog is None
     assert settings.timers == Timers()
 
 
@@ -46,6 +47,7 @@ def test_everything_can_be_said() -> None:
         keyring = "/etc/ceph/gate"
         [agent]
         runtime_directory = "/run/blue"
+        watchdog = "/dev/watchdog1"
         [timers]
         lease_ttl = 12
         turn_period = 4.5
@@ -56,6 +58,7 @@ def test_everything_can_be_said() -> None:
     assert settings.etcd.prefix == "/storage/blue/"
     assert (settings.ceph.user, settings.ceph.keyring) == ("gate", Path("/etc/ceph/gate"))
     assert settings.runtime_directory == Path("/run/blue")
+    assert settings.watchdog == Path("/dev/watchdog1")
     assert settings.timers == Timers(lease_ttl=12, turn_period=4.5)
 
 
