@@ -22,7 +22,16 @@ def test_the_table_of_timers_is_the_one_in_the_code() -> None:
     }
 
 
-CHAPTERS = (ROOT / "README.md", ROOT / "gateway/cli/README.md", ROOT / "tests/lab/README.md")
+CHAPTERS = tuple(
+    ROOT / chapter
+    for chapter in (
+        "README.md",
+        "gateway/actions/README.md",
+        "gateway/cli/README.md",
+        "gateway/lio/README.md",
+        "tests/lab/README.md",
+    )
+)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: str(chapter.relative_to(ROOT)))
