@@ -34,7 +34,7 @@ from gateway.apply import Hands, apply
 from gateway.errors import AddressInUse, Blocklisted, RbdgateError, RequestsGivenUp, TenureOver
 from gateway.model import NOT_ANSWERED, ClusterView, Connection, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR, Kernel
-from gateway.plan import DISCOVERY, Me, Situation, anchor_of, plan, plan_nothing
+from gateway.plan import DISCOVERY, Me, Situation, anchor_of, newest_generation, plan, plan_nothing
 from gateway.steps import Claim, Cut, OpenPath, Plan, Step
 from gateway.timers import Timers
 
@@ -101,6 +101,7 @@ class Cycle:
         self._connections = ConnectionsTold(membership.store, observer)
         self._links = SteadyLinks(timers)
         self._leaving = ""
+        self._generation = 0
         self._open = opener
         self._strangers = Strangers(timers.retry_first, timers.retry_last)
         self._blocklist_checked = 0.0
@@ -209,6 +210,7 @@ class Cycle:
         if requests is not None:
             requests.read()
         kernel = self._observer.observe(view)
+        self._generation = max(self._generation, newest_generation(kernel))
         if requests is not None:
             requests.note({mapping.instance for mapping in kernel.mappings if mapping.generation is not None})
         if view is None:
@@ -227,7 +229,7 @@ class Cycle:
 
     def _me(self) -> Me:
         lease, rados = self._membership.tenure.lease, self._membership.rados_instance()
-        return Me(self._node, lease, rados, self._guard.is_there(), self._leaving)
+        return Me(self._node, lease, rados, self._guard.is_there(), self._leaving, self._generation)
 
     def _unguarded(self, view: ClusterView) -> frozenset[str]:
         """The images held here without a guard, so that none of their paths is up."""

@@ -65,6 +65,9 @@ class Me:
     guarded: bool
     leaving: str = ""
     """Why it gives everything away and takes nothing any more, if it does."""
+    generation: int = 0
+    """The highest generation of its mappings that was ever seen: a client goes on for a while after its last mapping
+    has gone from sysfs, and a new mapping with the same options would be one of that client, fenced or not."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,7 @@ class _Planner:
             self._relocate()
         self._plan_unknown()
         if self.anchor is None:
-            self.images[ANCHOR] = (MapAnchor(_next_generation(self.kernel)),)
+            self.images[ANCHOR] = (MapAnchor(max(newest_generation(self.kernel), self.me.generation) + 1),)
         images = {uid: steps for uid, steps in self.images.items() if steps}
         return Plan(_cut_first(self.cut, self.kernel), images, self._last(), self.reasons)
 
@@ -506,5 +509,6 @@ def _is_anchor(mapping: Mapping) -> bool:
     return mapping.name == ANCHOR and mapping.read_only and mapping.generation is not None
 
 
-def _next_generation(kernel: Kernel) -> int:
-    return max((m.generation or 0 for m in kernel.mappings), default=0) + 1
+def newest_generation(kernel: Kernel) -> int:
+    """The highest generation among the mappings; 0 if none is ours."""
+    return max((m.generation or 0 for m in kernel.mappings), default=0)
