@@ -30,7 +30,10 @@ class Written(Protocol):
 
 
 class ConnectionsTold:
-    """Writes only what changed since it was last written; a failure costs a nudge, nothing else."""
+    """Writes only what changed since it was last written; a failure costs a nudge, nothing else.
+
+    Who was connected to a path that is down stays on record: its initiator may not know yet that it is.
+    """
 
     def __init__(self, written: Written, seen: Seen) -> None:
         self._written, self._seen = written, seen
@@ -44,7 +47,9 @@ class ConnectionsTold:
             if spec.uid not in held or kernel.target(spec.identity.iqn) is None:
                 continue
             try:
-                now = (held[spec.uid], self._seen.connections(spec))
+                token, told = held[spec.uid], self._told.get(spec.uid)
+                left = {each for each in told[1] if each.portal not in kernel.addresses} if told else set[Connection]()
+                now = (token, tuple(sorted(left.union(self._seen.connections(spec)), key=str)))
                 if now[1] and self._told.get(spec.uid) != now:
                     self._written.write_connections(spec.uid, *now)
                     self._told[spec.uid] = now

@@ -221,6 +221,25 @@ def test_connections_are_told_and_what_cannot_be_told_stops_nothing(member: Memb
     assert address in member.kernel.state.addresses
 
 
+def test_who_was_connected_to_a_path_that_is_down_stays_on_record(member: Member) -> None:
+    """The initiator may not have noticed: a taker that serves that path again nudges it."""
+    ends = [Connection(path.address, 3260, parse_address("10.1.0.9"), 40000 + path.tag) for path in SPEC.paths]
+    member.kernel.connected = tuple(ends)
+    member.turn()
+    address = SPEC.paths[0].address
+    networks = member.kernel.state.networks
+    down = {**networks, NETWORKS[0].name: replace(networks[NETWORKS[0].name], up=False)}
+    member.kernel.state = replace(member.kernel.state, networks=down)
+    member.ahead = 0.0
+    member.turn()
+    member.ahead = Timers().link_down
+    member.settle()
+    assert address not in member.kernel.state.addresses
+    member.kernel.connected = tuple(ends[1:])
+    member.settle()
+    assert set(member.cluster.store.connections_of(SPEC.uid)) == set(ends)
+
+
 def test_a_failed_cut_does_not_keep_addresses_on(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the kernel takes no drop rule, the addresses go off all the same, and everything after them."""
 
