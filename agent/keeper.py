@@ -58,6 +58,7 @@ class LeaseKeeper(threading.Thread):
         self._closed = False
         self._begun = 0
         self._proved = 0
+        self._failed = 0
         self.gone = False
 
     @property
@@ -115,8 +116,9 @@ class LeaseKeeper(threading.Thread):
                 self._end()
             return False
         except RbdgateError as error:
-            log.warning("renewal failed", lease=f"{self.lease:x}", error=str(error))
+            self._complain(error)
             return False
+        self._failed = 0
         proven = replace(self._tenure, end=end, claims=claims)
         if not self._write(proven):
             return False
@@ -128,6 +130,12 @@ class LeaseKeeper(threading.Thread):
         if lost:
             self._on_change()
         return True
+
+    def _complain(self, error: RbdgateError) -> None:
+        """Log a failure, and of those in a row only some: there are ten a second while etcd is away."""
+        self._failed += 1
+        if self._failed.bit_count() == 1:
+            log.warning("renewal failed", lease=f"{self.lease:x}", in_a_row=self._failed, error=str(error))
 
     def _write(self, tenure: Tenure) -> bool:
         """Tell the guard; a tenure it cannot be told of is none, for it would cut at the end it knows."""

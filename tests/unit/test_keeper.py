@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
 from agent.keeper import LeaseKeeper
 from agent.tenure import RuntimeDirectory, Tenure
 from gateway.errors import LeaseGone, StoreUnavailable
@@ -162,3 +164,13 @@ def test_the_nodes_name_goes_on_with_each_tenure(tmp_path: Path) -> None:
     on_file = RuntimeDirectory(tmp_path).read_tenure("boot")
     assert on_file is not None
     assert on_file.node == "gw1"
+
+
+def test_an_outage_does_not_fill_the_log(tmp_path: Path) -> None:
+    """Of failures in a row the first, second, fourth, eighth are logged; after a success it begins anew."""
+    failures: list[float | Exception] = [StoreUnavailable("no answer")] * 100
+    keeper = keeper_on(ScriptedStore(*failures, 10.0, StoreUnavailable("again")), tmp_path)
+    with capture_logs() as logs:
+        for _ in range(102):
+            keeper._renew()
+    assert [entry["in_a_row"] for entry in logs] == [1, 2, 4, 8, 16, 32, 64, 1]
