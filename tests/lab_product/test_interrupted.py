@@ -10,6 +10,7 @@ from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
 TTL = 10.0  # seconds, the default lease
+DRAINED = 6.0  # seconds: open-iscsi logs in after 2, and a login that comes too early is tried again after 2 more
 
 
 @pytest.mark.full
@@ -31,7 +32,7 @@ def test_each_node_is_drained_and_resumed_in_turn(scene: Scene, disk: Disk, writ
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    assert write.stalls["drain"] < 4
+    assert write.stalls["drain"] < DRAINED
 
 
 @pytest.mark.writer(lanes=2)
@@ -59,7 +60,7 @@ def test_a_machine_frozen_past_its_lease_comes_back(scene: Scene, disk: Disk, wr
 
 @pytest.mark.writer(lanes=2)
 def test_a_reboot_in_order_is_survived(scene: Scene, disk: Disk, write: Writing) -> None:
-    """A holder that is shut down without having been drained is taken over from, and serves again after its boot."""
+    """A holder that is shut down, drained or not, gives its images away first, and serves again after its boot."""
     holder = scene.holder(disk.image)
     scene.front = scene.others(holder)[0]
     write.mark("reboot")
@@ -75,7 +76,7 @@ def test_a_reboot_in_order_is_survived(scene: Scene, disk: Disk, write: Writing)
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    assert write.record("reboot of the holder without a drain", "reboot", "served") < TTL + 5
+    assert write.record("reboot of the holder in order", "reboot", "served") < DRAINED
 
 
 @pytest.mark.writer(lanes=2)
