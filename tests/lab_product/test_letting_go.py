@@ -10,7 +10,7 @@ from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
 
-@pytest.mark.writer(lanes=2)
+@pytest.mark.writer(lanes=4)
 def test_a_machine_that_is_shut_down_costs_a_planned_move(scene: Scene, disk: Disk, write: Writing) -> None:
     """With `systemctl poweroff` of the holder nobody waits for a lease, nobody is fenced, and it comes back."""
     holder, fences = scene.holder(disk.image), set(scene.blocklist())
@@ -32,7 +32,7 @@ def test_a_machine_that_is_shut_down_costs_a_planned_move(scene: Scene, disk: Di
     assert write.record("machine shut down in order", "poweroff", "served") < 5
 
 
-@pytest.mark.writer(lanes=2)
+@pytest.mark.writer(lanes=4)
 def test_a_claim_deleted_by_hand_is_no_dead_end(scene: Scene, disk: Disk, write: Writing) -> None:
     """The former holder notices, lets go of header and records, and whoever claims the image serves it, unfenced."""
     fences = set(scene.blocklist())

@@ -14,7 +14,7 @@ NOTICED = 10.0  # seconds: what an initiator takes to give a dead path up by its
 NEVER = 15.0  # seconds in which nothing must move
 
 
-@pytest.mark.writer(lanes=2)
+@pytest.mark.writer(lanes=4)
 def test_an_image_follows_its_networks(scene: Scene, disk: Disk, write: Writing) -> None:
     """With one of two carriers gone at the holder, a node with both takes the image, and nothing is lost."""
     holder = scene.holder(disk.image)
@@ -30,7 +30,7 @@ def test_an_image_follows_its_networks(scene: Scene, disk: Disk, write: Writing)
     assert write.record("one carrier lost, another node has both", "carrier-lost", "moved") < NOTICED
 
 
-@pytest.mark.writer(lanes=2)
+@pytest.mark.writer(lanes=4)
 def test_an_image_stays_where_no_other_node_has_more(scene: Scene, disk: Disk, write: Writing) -> None:
     """With that network gone everywhere the image stays, one path down with the reason and its TPG kept."""
     holder, claims = scene.holder(disk.image), scene.claims()
@@ -59,7 +59,7 @@ def test_an_image_stays_where_no_other_node_has_more(scene: Scene, disk: Disk, w
     write.record("one carrier lost everywhere", "carrier-lost")
 
 
-@pytest.mark.writer(lanes=2)
+@pytest.mark.writer(lanes=4)
 def test_a_flapping_link_makes_no_image_flap(scene: Scene, disk: Disk, write: Writing) -> None:
     """A carrier that goes and comes every 3 s costs at most one move, and a loss below the bound none."""
     holder, before = scene.holder(disk.image), scene.revision()
