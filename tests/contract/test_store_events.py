@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,12 +14,10 @@ from gateway.store import events as events_module
 from gateway.store.client import EtcdClient
 from gateway.store.events import BATCH, EventStore
 from gateway.store.values import Compare, Delete, Operation, Put, TransactionResult
+from tests.contract.cluster_fixtures import Room, endpoints, room
 from tests.fakes.etcd import FakeEtcd
 
-if TYPE_CHECKING:  # a plugin must not be imported before pytest does it
-    from tests.contract.cluster_fixtures import Room
-
-pytest_plugins = ["tests.contract.cluster_fixtures"]
+__all__ = ["endpoints", "room"]  # fixtures
 
 Transact = Callable[..., TransactionResult]
 
