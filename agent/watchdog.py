@@ -110,6 +110,7 @@ class Feeder(threading.Thread):
         self._device: Device | None = None
         self._tried = -OPEN_AGAIN
         self._said: str | None = None
+        self._missing = ""
         self._stop_requested = threading.Event()
 
     def run(self) -> None:
@@ -160,7 +161,9 @@ class Feeder(threading.Thread):
             try:
                 self._device = self._open()
             except OSError as error:
-                log.warning("the watchdog cannot be opened; this node goes on without", error=str(error))
+                if self._missing != str(error):
+                    log.warning("the watchdog cannot be opened; this node goes on without", error=str(error))
+                self._missing = str(error)
             else:
                 log.info("watchdog armed", timeout=TIMEOUT)
         return self._device
