@@ -72,6 +72,20 @@ grep -lx veteran /sys/bus/rbd/devices/*/name | cut -d/ -f6 > /sys/bus/rbd/remove
 """
 
 
+LOOK = (
+    "sg_inq /dev/{0}; sg_vpd -p di /dev/{0};"
+    " session=$(readlink -f /sys/block/{0}/device | sed 's,.*/session\\([0-9]*\\)/.*,\\1,');"
+    ' echo "portal $(cat /sys/class/iscsi_connection/connection$session:0/persistent_address)"'
+)
+SHOWN = {
+    "vendor": r"Vendor identification: (.*?)\s*$",
+    "product": r"Product identification: (.*?)\s*$",
+    "serial": r"Unit serial number: (\S+)",
+    "naa": r"0x(6001405[0-9a-f]{25})",
+    "path": rf"(?:{re.escape(IQN)},t,|^portal )(0x[0-9a-f]+|[0-9.]+)",
+}
+
+
 @dataclass(frozen=True)
 class Elsewhere:
     """Another product's gateway: a target of LIO made by hand beside rbdgate's, on the last of the lab's gateways."""
@@ -120,8 +134,11 @@ def log_in(scene: Scene) -> str:
         maps = scene.run("ini1", "multipathd", "show", "maps", "raw", "format", "%w %N", check=False)
         return [wwid, "2"] in [line.split() for line in maps.splitlines()]
 
+    device = f"/dev/mapper/{wwid}"
     until(f"a multipath device {wwid} with 2 paths", complete, within=30)
-    return f"/dev/mapper/{wwid}"
+    # Its node comes after the map; what is written before is a file of that name.
+    until(f"{device} is a disk", lambda: scene.shell("ini1", f"test -b {device} && echo yes", check=False), within=30)
+    return device
 
 
 def log_out(scene: Scene) -> None:
@@ -131,19 +148,16 @@ def log_out(scene: Scene) -> None:
 
 
 def known_by(scene: Scene) -> dict[str, set[str]]:
-    """What the initiator knows the disk by, over all its paths: INQUIRY's words, serial, NAA, target and tags."""
+    """What the initiator knows the disk by, over all its paths: INQUIRY's words, serial, NAA, tag and portal."""
     paths = scene.run("ini1", "multipathd", "show", "paths", "raw", "format", "%d %w").splitlines()
     disks = [line.split()[0] for line in paths if line.split()[1:] == [wwid_of(SERIAL)]]
     assert len(disks) == 2, paths
-    said = "".join(scene.shell("ini1", f"sg_inq /dev/{disk}; sg_vpd -p di /dev/{disk}") for disk in disks)
-    patterns = {
-        "vendor": r"Vendor identification: (.*?)\s*$",
-        "product": r"Product identification: (.*?)\s*$",
-        "serial": r"Unit serial number: (\S+)",
-        "naa": r"0x(6001405[0-9a-f]{25})",
-        "port": rf"({re.escape(IQN)},t,0x[0-9a-f]+)",
-    }
-    return {what: set(re.findall(pattern, said, re.MULTILINE)) for what, pattern in patterns.items()}
+    known: dict[str, set[str]] = {}
+    for disk in disks:
+        said = scene.shell("ini1", LOOK.format(disk))
+        for what, pattern in SHOWN.items():
+            known.setdefault(what, set()).add(" ".join(dict.fromkeys(re.findall(pattern, said, re.MULTILINE))))
+    return known
 
 
 def checksum(scene: Scene, device: str) -> str:
@@ -170,7 +184,7 @@ def test_a_disk_moves_here_and_back(scene: Scene, elsewhere: Elsewhere) -> None:
         "product": {PRODUCT},
         "serial": {SERIAL},
         "naa": {wwid_of(SERIAL)[1:]},
-        "port": {f"{IQN},t,0x0001", f"{IQN},t,0x0002"},
+        "path": {f"0x0001 {PORTALS[0]}", f"0x0002 {PORTALS[1]}"},
     }
 
     with pytest.raises(Refused, match="it is open at"):
