@@ -15,9 +15,10 @@ SETTINGS = "/etc/rbdgate/rbdgate.toml"
 TTL = 10.0  # seconds, the default lease
 TIMEOUT = 15.0  # seconds, `agent.watchdog.TIMEOUT`
 RESET = "softdog: Initiating system reboot"  # what the kernel says last
+TABLE = '\\n[agent]\\nwatchdog = "/dev/watchdog1"\\n'
 ARM = (
-    f"modprobe softdog nowayout=0 && (grep -q '^watchdog' {SETTINGS} || printf '\\n[agent]\\nwatchdog = \"/dev/watchdog1\"\\n'"
-    f" >> {SETTINGS}) && ls /dev/watchdog1 && systemctl restart rbdgate-guard"
+    f"modprobe softdog nowayout=0 && ls /dev/watchdog1 && printf '{TABLE}' >> {SETTINGS}"
+    " && systemctl restart rbdgate-guard"
 )
 DISARM = f"sed -i '/^\\[agent\\]$/d; /^watchdog = /d' {SETTINGS}; systemctl restart rbdgate-guard; rmmod softdog"
 
