@@ -7,7 +7,7 @@ goes on for as long as the tenure runs, nothing is taken. When the tenure is ove
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -55,8 +55,8 @@ BLOCKLIST = "blocklist"
 class Observer(Protocol):
     """Reads this node's kernel; raises when any part of it is unknown."""
 
-    def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
-        """The initiators' connections to the image's portals here."""
+    def connections(self, specs: Sequence[ImageSpec]) -> Mapping[str, tuple[Connection, ...]]:
+        """The initiators' connections to the portals of each image here, by its uid."""
         ...
 
     def observe(self, view: ClusterView | None) -> Kernel:
@@ -191,7 +191,13 @@ class Cycle:
                 waited=self._lasting.unclaimed(view, self._clock()),
                 stagger=self._timers.claim_stagger,
                 busy=busy,
-                lately=self._lasting.lately(view, self._workers, self._clock(), unguarded=self._unguarded(view)),
+                lately=self._lasting.lately(
+                    view,
+                    self._workers,
+                    self._clock(),
+                    unguarded=self._unguarded(view),
+                    clean=self._is_clean(view, kernel),
+                ),
                 opened=opened,
                 strangers=self._strangers.at(view, self._membership.tenure.lease, self._clock()),
             )
@@ -236,6 +242,11 @@ class Cycle:
         lease = self._membership.tenure.lease
         held = (uid for uid, claim in view.claims.items() if claim.lease == lease)
         return frozenset() if self._guard.is_there() else frozenset(held)
+
+    def _is_clean(self, view: ClusterView, kernel: Kernel) -> bool:
+        """Whether every request of this node's kernel client was answered, as far as is known."""
+        anchor, requests = anchor_of(kernel.mappings, view.settings.anchor_pool), self._membership.requests
+        return anchor is None or requests is None or requests.complete(anchor.instance)
 
     def _carry_out(self, turn: Turn) -> None:
         hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, self._clock()))

@@ -76,12 +76,10 @@ class Workers:
             failure = self._failures.get(key)
         return failure.reason if failure else None
 
-    def failing(self, kinds: tuple[type[Exception], ...], seconds: float) -> frozenset[str]:
-        """The keys that have done nothing but fail for so long, the last time for a reason of these kinds."""
-        now = self._clock()
+    def failing(self, kinds: tuple[type[Exception], ...]) -> dict[str, float]:
+        """Since when keys have done nothing but fail, the last time for a reason of these kinds."""
         with self._lock:
-            found = self._failures.items()
-            return frozenset(k for k, f in found if issubclass(f.kind, kinds) and now - f.since >= seconds)
+            return {key: failure.since for key, failure in self._failures.items() if issubclass(failure.kind, kinds)}
 
     def forget_failures_but(self, keys: Set[str]) -> None:
         """Forget the failures of all other keys: nothing is to be done for them any more, so nothing is wrong."""

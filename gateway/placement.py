@@ -17,9 +17,9 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gateway.model import ClusterView, ImageSpec, Label, NodeState
+from gateway.model import ClusterView, ImageSpec, Label, NodeRecord, NodeState
 
 CLIENTS = 2
 """The client instances a node that can take an image has: one of the kernel's, one of librados."""
@@ -45,12 +45,14 @@ class Lately:
 
     `steady` are the nodes whose networks have not changed for a moment: a network that fails for all fails for each at
     a slightly other time. `settled` are those that have been fit, with the same networks, for so long that images
-    come back to them. `failing` are images whose holder has not been able to serve them for long, by its own word.
+    come back to them. `failing` are images whose holder has not been able to serve them for long, by its own word;
+    `failed` are those whose last try to serve them failed there.
     """
 
     steady: AbstractSet[Label] = frozenset()
     settled: AbstractSet[Label] = frozenset()
     failing: AbstractSet[str] = frozenset()
+    failed: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class Placement:
         weights = {node: view.nodes[node].weight for node in self.fit}
         whole = sum(weights.values()) or 1
         self.share = {node: len(self._specs) * weight / whole for node, weight in weights.items()}
+        self.under_way = sum(self._is_under_way(uid) for uid in view.moves)
+        """How many images are on their way, to a node that can take them, or not yet served by it."""
         for spec in unclaimed:
             order = self._orders[spec.uid] = self._order(spec)
             if order:
@@ -145,14 +149,14 @@ class Placement:
         move = self.view.moves.get(spec.uid)
         if move is not None and move.to != holder and why_not(self.view, spec, move.to) is None:
             return f"it moves to {move.to}: {move.reason}"
-        if self.view.state_of(holder) is NodeState.MAINTENANCE and not self.candidates(spec):
+        if self.view.state_of(holder) is NodeState.MAINTENANCE and self._best_but(spec, holder) is None:
             return f"node {holder} is in maintenance, and no other node can take the image"
         return None
 
     def relocations(self, lately: Lately, *, tolerance: float = TOLERANCE) -> Iterator[Relocation]:
         """Which images should be held elsewhere, the most urgent first; each is counted at its target from then on."""
         held = [(uid, self.view.claims[uid].node) for uid in self._specs if uid in self.view.claims]
-        staying = [(uid, holder) for uid, holder in held if uid not in self.view.moves and holder in self.load]
+        staying = [(uid, holder) for uid, holder in held if holder in self.load and not self._is_going(uid, holder)]
         gone = set()
         for urgency in (self._for_networks, self._for_trouble, self._for_drain, self._for_pin):
             for uid, holder in staying:
@@ -185,13 +189,16 @@ class Placement:
         if self.view.state_of(holder) not in (NodeState.DRAIN, NodeState.MAINTENANCE):
             return None
         best = self._best_but(spec, holder)
-        return None if best is None else (f"node {holder} {unfit(self.view, holder)}", best)
+        if best is None or (self._up(spec, holder) and not self._up(spec, best)):
+            return None  # there it would be on no network at all
+        return f"node {holder} {unfit(self.view, holder)}", best
 
     def _for_pin(self, spec: ImageSpec, holder: Label, lately: Lately) -> tuple[str, Label] | None:
         pin = spec.pin
         if pin is None or pin == holder or pin not in lately.settled or not self._can_take(spec, pin):
             return None
-        return None if self._up(spec, pin) < self._up(spec, holder) else (f"it is pinned to {pin}", pin)
+        fewer = len(self._up(spec, pin)) < len(self._up(spec, holder))
+        return None if fewer else (f"it is pinned to {pin}", pin)
 
     def _for_evenness(self, staying: Mapping[str, Label], lately: Lately, tolerance: float) -> Iterator[Relocation]:
         """Moves from the fullest node to the emptiest while that makes the spread more even; it always ends, for the
@@ -236,20 +243,37 @@ class Placement:
             return None
         return move.to if move is not None and move.to in self.fit else claim.node
 
+    def _drained(self, spec: ImageSpec) -> list[Label]:
+        """Who takes an image when nobody else can: being drained is a wish, being served a need."""
+        record = {node: self.view.nodes.get(node) for node in sorted(self.view.live)}
+        drained = [node for node, asked in record.items() if asked is not None and asked.state is NodeState.DRAIN]
+        active = replace(self.view, nodes={**self.view.nodes, **dict.fromkeys(drained, NodeRecord())})
+        return [node for node in drained if why_not(active, spec, node) is None]
+
     def _can_take(self, spec: ImageSpec, node: Label) -> bool:
         return node in self.share and node not in spec.keep_away and not self.view.key_lacking(spec, node)
 
+    def _is_going(self, uid: str, holder: Label) -> bool:
+        """Whether a move is to take the image from its holder; one to the holder itself is done."""
+        move = self.view.moves.get(uid)
+        return move is not None and move.to != holder
+
+    def _is_under_way(self, uid: str) -> bool:
+        spec = self._specs.get(uid)
+        return spec is not None and why_not(self.view, spec, self.view.moves[uid].to) is None
+
     def _best_but(self, spec: ImageSpec, holder: Label) -> Label | None:
-        return next((each.node for each in self._order(spec) if each.node != holder), None)
+        """The first other node that is fit; one that is drained itself takes only what nobody holds."""
+        return next((each.node for each in self._order(spec) if each.node != holder and each.node in self.share), None)
 
     def _order(self, spec: ImageSpec) -> tuple[Candidate, ...]:
-        nodes = [node for node in self.fit if self._can_take(spec, node)]
+        nodes = [node for node in self.fit if self._can_take(spec, node)] or self._drained(spec)
         move, place = self.view.moves.get(spec.uid), self._place(spec.uid)
         ranked = []
         for node in nodes:
             up, others = self._up(spec, node), self.load[node] - (place == node)
             asked = move is not None and move.to == node
-            too_many = max(0, others + 1 - math.ceil(self.share[node]))
+            too_many = max(0, others + 1 - math.ceil(self.share.get(node, 0)))
             rank = (not asked, -len(up), spec.pin != node, too_many, -self._score(node, spec.uid))
             ranked.append((rank, node, asked))
         order = sorted(ranked, key=lambda entry: entry[0])

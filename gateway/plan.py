@@ -17,7 +17,7 @@ from itertools import islice
 
 from gateway.access import Access, Opened, access_of
 from gateway.credentials import Unreadable
-from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, NodeState, Path
+from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import ANCHOR, Device, DeviceName, Kernel, Mapping, Portal, Target
 from gateway.placement import MOVES_AT_ONCE, Lately, Placement, why_not
 from gateway.profile import access_differences, acl_is, differences, discovery_is
@@ -238,7 +238,7 @@ class _Planner:
         leave = self.me.leaving or self.placement.should_leave(spec, self.me.name)
         if leave is not None:
             self.reasons[spec.uid] = leave
-            self.images[spec.uid] = (*self._withdraw(spec), Release(spec, token))
+            self.images[spec.uid] = (*self._finish_move(spec), *self._withdraw(spec), Release(spec, token))
             return
         self.images[spec.uid] = self._serve(spec, token)
 
@@ -258,13 +258,17 @@ class _Planner:
         self.reasons[spec.uid] = f"held under claim {token}, not exported under it yet"
         opened = [self._open(spec, w.path, token) for w in self._wishes(spec) if w.down_because is None]
         opened.sort(key=lambda step: step.probe)  # what is known to be ours waits for no probe
+        over = self._finish_move(spec)
+        stuck = self.lately.failed | self.lately.failing
+        early = over if spec.uid in stuck else ()  # what cannot be exported here must be free to go on
         return (
+            *early,
             *self._withdraw(spec),
             TakeHold(spec, token, self.anchor.instance),
             Map(spec, token, self.anchor.instance),
             Build(spec, DeviceName(spec.uid, token), access),
             *opened,
-            *self._finish_move(spec),
+            *(over if not early else ()),
         )
 
     def _keep(self, spec: ImageSpec, token: int, target: Target) -> tuple[Step, ...]:
@@ -346,24 +350,18 @@ class _Planner:
         return interface is not None and here not in (None, interface.name)
 
     def _finish_move(self, spec: ImageSpec) -> tuple[Step, ...]:
-        """A move is over when it was done, or when it cannot be: it must not fire much later.
-
-        An operator's waits for a target that is live and only cannot take anything yet; what a holder asked for by
-        itself does not, for it would be asked for again.
-        """
+        """A move is over when its target holds the image, and when it cannot: it must not fire much later."""
         move = self.view.moves.get(spec.uid)
         if move is None:
             return ()
-        done, record = move.to == self.me.name, self.view.nodes.get(move.to)
-        active = move.to in self.view.live and record is not None and record.state is NodeState.ACTIVE
-        possible = active and move.to not in spec.keep_away if not move.why else not why_not(self.view, spec, move.to)
-        possible = possible and not self.view.key_lacking(spec, move.to)  # a key does not come by itself
-        return () if possible and not done else (FinishMove(spec.uid, move.revision),)
+        done, off = move.to == self.me.name, spec.deleting or spec.stopped
+        impossible = why_not(self.view, spec, move.to) is not None
+        return (FinishMove(spec.uid, move.revision),) if done or off or impossible else ()
 
     def _relocate(self) -> None:
         """Ask for the moves of images held here that placement wants, as long as few are under way in all."""
-        budget = MOVES_AT_ONCE - len(self.view.moves)
-        for each in islice(self.placement.relocations(self.lately), max(0, budget)):
+        budget = max(0, MOVES_AT_ONCE - self.placement.under_way)
+        for each in islice(self.placement.relocations(self.lately), budget):
             spec = self.view.spec_of(each.uid)
             if each.source == self.me.name and spec is not None and each.uid in self.images and each.uid in self.held:
                 self.reasons.setdefault(each.uid, f"{each.reason}: to be moved to {each.target}")

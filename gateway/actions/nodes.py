@@ -50,8 +50,9 @@ def maintain(store: ClusterStore, node: Label, reason: str, *, force: bool) -> N
         lost = () if force else _served_nowhere(view, node, new)
         if lost:
             raise Refused(
-                f"with node {node} in maintenance no node could serve {listed(lost)}; bring another one up first, `node"
-                " drain` what others can take, or use --force to have those images served nowhere"
+                f"with node {node} in maintenance no active node could serve {listed(lost)}; bring another up"
+                " first, `node drain` what others can take, or use --force: a drained node takes what it can then, and"
+                " the rest is served nowhere"
             )
         return new
 
@@ -174,13 +175,18 @@ def _served_nowhere(view: ClusterView, node: Label, record: NodeRecord) -> list[
         for spec in view.images.values()
         if not (spec.deleting or spec.stopped)
         and (spec.uid in held or any(each.node == node for each in now.candidates(spec)))
-        and not after.candidates(spec)
+        and not any(each.node in after.fit and _reaches(view, spec, each.node) for each in after.candidates(spec))
     ]
+
+
+def _reaches(view: ClusterView, spec: ImageSpec, node: Label) -> bool:
+    """Whether the node has any of the image's networks up."""
+    return any(path.network in view.live[node].networks for path in spec.paths)
 
 
 def _holding(view: ClusterView, node: Label, specs: list[ImageSpec], count: int) -> str:
     placement = Placement(view)
-    stuck = [spec for spec in specs if not [each for each in placement.candidates(spec) if each.node != node]]
+    stuck = [spec for spec in specs if not [each for each in placement.candidates(spec) if each.node in placement.fit]]
     if not stuck:
         return f"{count} image{'s' if count != 1 else ''}: {listed(specs)}"
     others = sorted((set(view.nodes) | set(view.live)) - {node})

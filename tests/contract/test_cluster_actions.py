@@ -222,7 +222,7 @@ def test_an_operators_hand_on_images_and_nodes(desk: Desk, connection: CephConne
     assert desk.done(f"image start {name}")["holder"] == other
     assert desk.done(f"node drain {other} --reason disks")["images"] == []
     assert desk.done(f"image show {name}")["holder"] == holder
-    assert f"no node could serve {name}" in desk.refused(f"node maintenance {holder}")
+    assert f"no active node could serve {name}" in desk.refused(f"node maintenance {holder}")
     assert desk.done(f"node resume {other}")["state"] == "active"
     assert desk.done(f"node weight {other} 300")["weight"] == 300
     planned = desk.done("image rebalance --dry-run")

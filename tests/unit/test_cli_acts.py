@@ -28,7 +28,7 @@ def test_a_day_of_maintenance(terminal: Terminal) -> None:
     assert terminal.run("node drain gw2 --timeout 2") == 3
     assert "no other node can take rbd/disk1, rbd/disk2: gw1 is drained (disks)" in terminal.error
     assert terminal.run("node maintenance gw2") == 1
-    assert "no node could serve rbd/disk1, rbd/disk2" in terminal.error
+    assert "no active node could serve rbd/disk1, rbd/disk2" in terminal.error
     assert terminal.json("node resume gw1")["state"] == "active"
     assert terminal.json("node maintenance gw2 --no-wait")["state"] == "maintenance"
     assert terminal.json("node maintenance gw2")["images"] == []

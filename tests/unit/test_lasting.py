@@ -42,6 +42,31 @@ def test_nodes_settle_after_the_delay() -> None:
     assert at(lasting, 100) == Lately()
     assert at(lasting, 100 + LINKS_STEADY) == Lately(steady={GW1, GW2})
     assert at(lasting, 100 + DELAY) == Lately(steady={GW1, GW2}, settled={GW1, GW2})
+    unclean = lasting.lately(VIEW, idle(), 100 + DELAY, clean=False)
+    assert unclean == Lately(steady={GW1, GW2}), "moved for evenness though its release would cost all images a fence"
+
+
+def test_what_no_node_can_export_goes_round_slower_each_time() -> None:
+    """An image that was given away for failing here, and came back to fail again, stays twice as long the next time."""
+    clock, lasting = Clock(), Lasting(Timers())
+    workers = Workers(slots=1, retry_first=0.001, retry_last=0.001, on_done=lambda: None, clock=clock)
+
+    def fail() -> None:
+        raise KernelRefused("no memory")
+
+    def fails_for(seconds: float) -> bool:
+        clock.now += seconds
+        workers.submit("a", fail)
+        while workers.busy():
+            pass
+        return "a" in lasting.lately(VIEW, workers, clock.now).failing
+
+    assert not fails_for(1)
+    assert fails_for(FAILING_LONG)
+    workers.forget_failures_but(set())
+    assert not fails_for(1)
+    assert not fails_for(FAILING_LONG)
+    assert fails_for(FAILING_LONG)
 
 
 def test_a_network_that_changed_begins_anew() -> None:

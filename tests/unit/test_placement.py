@@ -148,7 +148,6 @@ def test_a_dead_nodes_images_go_to_several() -> None:
     [
         ({"live": {}}, "is not live"),
         ({"nodes": {}}, "cannot be read"),
-        ({"nodes": {GW1: NodeRecord(NodeState.DRAIN, why="new disk")}}, r"is drained \(new disk\)"),
         ({"nodes": {GW1: NodeRecord(NodeState.MAINTENANCE)}}, "is in maintenance"),
         ({"live": {GW1: word(GW1, obstacle="no guard")}}, "can serve nothing: no guard"),
         ({"live": {GW1: word(GW1, instances=())}}, "not connected to Ceph"),
@@ -161,6 +160,55 @@ def test_who_can_take_nothing(changed: dict[str, object], words: str) -> None:
     reason = unfit(view, GW1)
     assert reason is not None
     assert re.search(words, reason)
+
+
+def test_a_drained_node_takes_only_what_nobody_else_can() -> None:
+    """Being drained is a wish, being served a need: the last one that is there takes the image, and gives it on."""
+    drained = {GW1: NodeRecord(NodeState.DRAIN, why="new disk")}
+    alone = view_of([image(1)], nodes=(word(GW1),), records=drained)
+    assert unfit(alone, GW1) == "is drained (new disk)"
+    assert order(alone, image(1)) == [GW1]
+    assert order(view_of([image(1)], nodes=(word(GW1, obstacle="no guard"),), records=drained), image(1)) == []
+    assert order(view_of([image(1)], records=drained), image(1)) != [GW1]
+    both = view_of([image(1)], nodes=(word(GW1), word(GW2)), held={1: GW1}, records=drained)
+    assert wanted(both) == [(1, GW1, GW2)]
+    leaving = view_of([image(1)], nodes=(word(GW1), word(GW2)), held={1: GW2}, records=drained)
+    leaving = replace(leaving, nodes={**leaving.nodes, GW2: NodeRecord(NodeState.MAINTENANCE)})
+    assert wanted(leaving) == []
+    assert "no other node can take" in str(should_leave(leaving, image(1), GW2))
+
+
+def test_a_pin_and_the_networks_do_not_quarrel() -> None:
+    """A pinned node with one network of three does not fetch an image from one that has the two others."""
+    third = Label("storage-3")
+    paths = (*image(1).paths, Path(3, ipaddress.ip_address("10.3.0.101"), third))
+    spec = image(1, paths=paths, pin=GW1)
+    view = view_of([spec], nodes=(word(GW1, (A,)), word(GW2, (B, third))), held={1: GW2})
+    assert wanted(view, settled={GW1, GW2}) == []
+
+
+def test_a_drain_gives_nothing_to_a_node_without_its_networks() -> None:
+    """An image with a path up is not moved to where it would have none, not even for a drain."""
+    view = view_of([image(1)], nodes=(word(GW1), word(GW2, ())), held={1: GW1})
+    view = replace(view, nodes={**view.nodes, GW1: NodeRecord(NodeState.DRAIN)})
+    assert wanted(view) == []
+
+
+def test_moves_that_are_none_take_no_place() -> None:
+    """Only images that are on their way count against the bound: not stopped ones, nor those nobody can take."""
+    specs = [image(1), image(2, stopped=True), image(3), image(4)]
+    moves = {1: Move(GW2, 1, "x"), 2: Move(GW2, 2, "x"), 3: Move(Label("gw9"), 3), 4: Move(GW3, 4)}
+    view = view_of(specs, held={1: GW1, 3: GW1, 4: GW3}, moves=moves)
+    assert Placement(view).under_way == 2
+
+
+def test_a_move_that_was_made_keeps_nothing_where_it_is() -> None:
+    """An image whose move ended at its present holder goes on from there as any other, drained or failing."""
+    spec = image(1)
+    view = view_of([spec], held={1: GW2}, moves={1: Move(GW2, 3)})
+    assert wanted(view, hurry={spec.uid})[0][:2] == (1, GW2)
+    drained = replace(view, nodes={**view.nodes, GW2: NodeRecord(NodeState.DRAIN)})
+    assert wanted(drained)[0][:2] == (1, GW2)
 
 
 def test_more_networks_come_before_share_and_pin() -> None:

@@ -205,6 +205,7 @@ def test_nobody_is_fenced_twice() -> None:
     dead = set(pool.blocklist)
     assert dead <= set(store.state.fences)
     assert not dead & {record.instance for record in store.state.records}
+    nodes[2].settle()
     store.set(moves={spec_of(1).uid: Move(nodes[2].name, 77)})
     for _ in range(4):
         for node in nodes[1:]:
@@ -280,7 +281,7 @@ def test_a_planned_move_fences_nobody() -> None:
     uid = spec_of(1).uid
     holder = store.state.claims[uid].node
     other = next(node for node in nodes if node.name != holder)
-    other.turn()
+    other.settle()
     store.set(moves={uid: Move(other.name, 77)})
     for _ in range(4):
         for node in nodes:
@@ -457,7 +458,7 @@ def test_a_lock_left_behind_costs_nobody_its_client(taker: int) -> None:
     assert not pool.blocklist
 
 
-def test_an_image_stays_until_its_move_can_be_done() -> None:
+def test_an_image_stays_where_its_move_cannot_be_done() -> None:
     """A target that has no clients of Ceph would not take it: letting go would only send it back and forth."""
     store, _pool, nodes = world()
     nodes[0].settle()
@@ -468,10 +469,9 @@ def test_an_image_stays_until_its_move_can_be_done() -> None:
     word = store.state.live[other.name]
     store.set(moves={spec.uid: Move(other.name, 99)})
     store.set(live={**store.state.live, other.name: replace(word, instances=word.instances[:1])})
-    assert holder.turn()
-    store.set(live={**store.state.live, other.name: word})
-    holder.turn()
-    assert spec.uid not in store.state.claims
+    holder.settle()
+    assert holder.serves(spec)
+    assert not store.state.moves
 
 
 def test_connections_that_cannot_be_read_keep_no_path_down(monkeypatch: pytest.MonkeyPatch) -> None:

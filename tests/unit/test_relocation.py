@@ -152,6 +152,42 @@ def test_an_image_that_cannot_be_served_here_goes_on(monkeypatch: pytest.MonkeyP
     assert not store.state.moves
 
 
+def test_an_image_is_not_nailed_to_a_target_that_cannot_export_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move ends where its target claims the image: if that one cannot build it, the image goes on to another."""
+    store, _pool, nodes = world(nodes=2)
+    settle(nodes)
+    holder = next(node for node in nodes if node.serves(spec_of(1)))
+    other = next(node for node in nodes if node is not holder)
+
+    def refuse(*_: object) -> None:
+        raise KernelRefused("no memory")
+
+    monkeypatch.setattr(other.kernel, "build", refuse)
+    store.set(moves={spec_of(1).uid: Move(other.name, 99)})
+    for _ in range(4):
+        holder.turn()
+        other.turn()
+    assert store.state.claims[spec_of(1).uid].node == other.name
+    other.lately = Lately(failing={spec_of(1).uid})
+    for _ in range(6):
+        holder.turn()
+        other.turn()
+    assert holder.serves(spec_of(1))
+    assert not store.state.moves
+
+
+def test_a_stopped_image_leaves_no_move_behind(cluster: tuple[FakeStore, list[Node]]) -> None:
+    """A move of an image that is stopped is over: it would count against the few that may be under way."""
+    store, nodes = cluster
+    spec, claim = spec_of(1), store.state.claims[spec_of(1).uid]
+    target = next(node.name for node in nodes if node.name != claim.node)
+    store.set(moves={spec.uid: Move(target, 99)})
+    store.set(images={**store.state.images, spec.name: replace(spec, stopped=True)})
+    settle(nodes)
+    assert not store.state.moves
+    assert spec.uid not in store.state.claims
+
+
 @pytest.mark.parametrize("why", ["", "gw1 is drained"])
 def test_a_move_to_a_node_that_is_gone_is_forgotten(cluster: tuple[FakeStore, list[Node]], why: str) -> None:
     """A move whose target is not there does not wait for it to come back."""
@@ -166,15 +202,15 @@ def test_a_move_to_a_node_that_is_gone_is_forgotten(cluster: tuple[FakeStore, li
     assert store.state.claims[uid] == claim
 
 
-def test_only_an_operators_move_waits_for_a_node_in_trouble(cluster: tuple[FakeStore, list[Node]]) -> None:
-    """A target that cannot take anything just now keeps an operator's move waiting; another is decided anew."""
+def test_no_move_waits_for_a_node_in_trouble(cluster: tuple[FakeStore, list[Node]]) -> None:
+    """A move to a node that cannot take anything is forgotten, whoever asked: it would keep all others waiting."""
     store, nodes = cluster
     (one, claim), (two, _) = [(u, c) for u, c in store.state.claims.items() if c.node == nodes[0].name]
     target = store.state.live[nodes[1].name]
     store.set(live={**store.state.live, target.name: replace(target, obstacle="no guard")})
     store.set(moves={one: Move(target.name, 98), two: Move(target.name, 99, "to be even")})
     nodes[0].turn()
-    assert set(store.state.moves) == {one}
+    assert not store.state.moves
     assert store.state.claims[one] == claim
 
 
