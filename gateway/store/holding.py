@@ -6,7 +6,7 @@ Everything a holder writes compares the create revision of its claim: a node who
 from __future__ import annotations
 
 from gateway import schema
-from gateway.errors import AlreadyExists, BadInput, ClaimLost, Conflict, LeaseGone
+from gateway.errors import AlreadyExists, BadInput, ClaimLost, Conflict, Inconsistent, LeaseGone
 from gateway.model import (
     Address,
     Claim,
@@ -174,10 +174,20 @@ class HoldingStore(GuardedStore):
             self._transact([ValueIs(key, schema.write_fence(intent))], [Delete(key)])
 
     def live_instances(self) -> dict[Instance, Label]:
-        """The clients of the nodes that are live now, read linearizably."""
+        """The clients of the nodes that are live now, read linearizably.
+
+        Inconsistent if the word of one that has a lease cannot be read: its clients are unknown, not dead.
+        """
         snapshot = self._client.range(self.keys.folder(LIVE))
-        nodes = view.live_nodes(snapshot, self.keys).values()
-        return {instance: live.name for live in nodes for instance in live.instances}
+        nodes = view.live_nodes(snapshot, self.keys)
+        for item in snapshot.items:
+            name = item.key.removeprefix(self.keys.folder(LIVE))
+            if item.lease and name not in {str(node) for node in nodes}:
+                raise Inconsistent(
+                    f"{item.key} cannot be read, so nobody knows which clients are live node {name}'s: nobody is fenced"
+                    " meanwhile; restart that node's agent, or stop it and wait until its lease has run out"
+                )
+        return {instance: live.name for live in nodes.values() for instance in live.instances}
 
     def mark_served(self, spec: ImageSpec, token: int, addresses: frozenset[Address]) -> None:
         """Write down that addresses of the image were served by the holder of claim `token`; ClaimLost if it is lost.

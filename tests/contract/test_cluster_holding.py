@@ -8,10 +8,19 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.errors import AlreadyExists, ClaimLost, Conflict, LeaseGone, OutcomeUnknown, Refused, StoreUnavailable
+from gateway.errors import (
+    AlreadyExists,
+    ClaimLost,
+    Conflict,
+    Inconsistent,
+    LeaseGone,
+    OutcomeUnknown,
+    Refused,
+    StoreUnavailable,
+)
 from gateway.model import Claim, FenceIntent, ImageSpec, Instance, Label, NodeRecord
 from gateway.store.cluster import ClusterStore
-from gateway.store.values import Compare, Operation, TransactionResult
+from gateway.store.values import Compare, Operation, Put, TransactionResult
 from tests.contract.cluster_fixtures import SETTINGS, Room, endpoints, live, record, room, spec
 from tests.fakes.etcd import FakeEtcd
 
@@ -36,6 +45,16 @@ def test_join_and_refresh(room: Room) -> None:
     assert view.nodes == {GW1: NodeRecord()}
     assert view.live == {GW1: live("gw1", lease, "10.9.0.1:0/3")}
     assert room.store.live_instances() == {Instance("10.9.0.1:0/3"): GW1}
+
+
+def test_a_live_node_that_cannot_be_read_is_not_dead(room: Room) -> None:
+    """Whose clients are unknown is nobody to fence: a leased word that cannot be read refuses all; garbage does not."""
+    lease = room.join()
+    room.etcd.transact([], [Put(room.store.keys.live(Label("gw8")), b"somebody's garbage")])
+    assert set(room.store.live_instances().values()) == {GW1}
+    room.etcd.transact([], [Put(room.store.keys.live(Label("gw9")), b"damaged", lease)])
+    with pytest.raises(Inconsistent, match=r"live/gw9 cannot be read.*nobody is fenced"):
+        room.store.live_instances()
 
 
 def test_two_agents_under_one_name(room: Room) -> None:
