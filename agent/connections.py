@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import structlog
 
-from gateway.errors import RbdgateError
+from gateway.errors import ClaimLost, Inconsistent, RbdgateError
 from gateway.model import ClusterView, Connection, ImageSpec
 from gateway.observed import Kernel
 
@@ -16,8 +17,8 @@ log = structlog.get_logger("cycle")
 class Seen(Protocol):
     """Where connections are seen."""
 
-    def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
-        """The initiators' connections to the image's portals here."""
+    def connections(self, specs: Sequence[ImageSpec]) -> Mapping[str, tuple[Connection, ...]]:
+        """The initiators' connections to the portals of each image here, by its uid, at one look."""
         ...
 
 
@@ -40,19 +41,29 @@ class ConnectionsTold:
         self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
 
     def tell(self, view: ClusterView, kernel: Kernel, lease: int) -> None:
-        """Look at everything held under the lease, and write what is new; the first failure ends this round."""
+        """Look at everything held under the lease, and write what is new."""
         held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == lease}
         self._told = {uid: told for uid, told in self._told.items() if held.get(uid) == told[0]}
-        for spec in view.images.values():
-            if spec.uid not in held or kernel.target(spec.identity.iqn) is None:
-                continue
+        exported = {target.iqn for target in kernel.targets}
+        specs = [spec for uid in held if (spec := view.spec_of(uid)) is not None and spec.identity.iqn in exported]
+        try:
+            seen = self._seen.connections(specs) if specs else {}
+        except RbdgateError as error:
+            log.warning("connections not seen", error=str(error))
+            return
+        for spec in specs:
             try:
-                token, told = held[spec.uid], self._told.get(spec.uid)
-                left = {each for each in told[1] if each.portal not in kernel.addresses} if told else set[Connection]()
-                now = (token, tuple(sorted(left.union(self._seen.connections(spec)), key=str)))
-                if now[1] and self._told.get(spec.uid) != now:
-                    self._written.write_connections(spec.uid, *now)
-                    self._told[spec.uid] = now
-            except RbdgateError as error:
+                self._tell_of(spec, held[spec.uid], seen.get(spec.uid, ()), kernel)
+            except (ClaimLost, Inconsistent) as error:
+                log.warning("connections not told", image=str(spec.name), error=str(error))
+            except RbdgateError as error:  # etcd does not answer: it would not for the others either
                 log.warning("connections not told", image=str(spec.name), error=str(error))
                 return
+
+    def _tell_of(self, spec: ImageSpec, token: int, seen: tuple[Connection, ...], kernel: Kernel) -> None:
+        told = self._told.get(spec.uid)
+        left = {each for each in told[1] if each.portal not in kernel.addresses} if told else set[Connection]()
+        now = (token, tuple(sorted(left.union(seen), key=str)))
+        if now[1] and told != now:
+            self._written.write_connections(spec.uid, *now)
+            self._told[spec.uid] = now

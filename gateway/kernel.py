@@ -6,7 +6,7 @@ device's commands (disabling a TPG) is done outside it, so that one stuck image 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingOf
 from contextlib import suppress
 from pathlib import Path
@@ -68,15 +68,14 @@ class NodeKernel:
         """The portal addresses of ours on this node, without a look at LIO."""
         return frozenset(network.observe_own().addresses)
 
-    def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
-        """The initiators' connections to the image's portals on this node."""
-        portals = [Portal(path.address, path.port) for path in spec.paths]
-        found = (
-            Connection(portal.address, portal.port, peer.address, peer.port)
-            for portal, peers in network.peers(portals).items()
-            for peer in peers
-        )
-        return tuple(sorted(found, key=str))
+    def connections(self, specs: Sequence[ImageSpec]) -> dict[str, tuple[Connection, ...]]:
+        """The initiators' connections to the portals of each image on this node, by its uid, at one look."""
+        owners = {Portal(path.address, path.port): spec.uid for spec in specs for path in spec.paths}
+        found: dict[str, list[Connection]] = {}
+        for portal, peers in network.peers(owners).items():
+            of_image = found.setdefault(owners[portal], [])
+            of_image += [Connection(portal.address, portal.port, peer.address, peer.port) for peer in peers]
+        return {uid: tuple(sorted(connections, key=str)) for uid, connections in found.items()}
 
     def nudge(self, connection: Connection) -> None:
         """Make an initiator that still holds this connection to a former holder notice that it is dead."""
@@ -180,6 +179,7 @@ class NodeKernel:
             lio.open_portal(spec.identity.iqn, path)
         permit()
         network.add_address(interface.name, path.address)
+        permit()  # a lease that ends in between is ended because nothing answers here: it must not begin to
         network.uncut({path.address})
         self.announce(path.address)
         self.on_address(path.address)

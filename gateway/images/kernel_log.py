@@ -19,6 +19,9 @@ _GIVEN_UP = re.compile(rb"libceph\b.*\btid \d+ on osd-?\d+\b.*\btimeout\b")
 _LONGEST = 8192
 """More than the longest record the kernel hands out, in bytes (a shorter buffer is refused)."""
 
+_MOST = 50_000
+"""Records read in one look, several times what the ring holds: a look must end."""
+
 
 @dataclass(frozen=True)
 class Excerpt:
@@ -55,7 +58,7 @@ class KernelLog:
     def _records(self) -> Iterator[tuple[int, bytes]]:
         if self._descriptor is None:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        while True:
+        for _ in range(_MOST):
             try:
                 record = os.read(self._descriptor, _LONGEST)
             except BlockingIOError:
@@ -68,3 +71,4 @@ class KernelLog:
             if found is None:
                 return
             yield int(found[1]), found[2]
+        raise OSError(errno.EOVERFLOW, "the kernel's log grows faster than it is read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,12 +60,12 @@ class MemberKernel(FakeKernel):
     connected: tuple[Connection, ...] = ()
     failure: RbdgateError | None = None
 
-    def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
+    def connections(self, specs: Sequence[ImageSpec]) -> dict[str, tuple[Connection, ...]]:
         """The connections as set, or the failure."""
         if self.failure is not None:
             raise self.failure
-        portals = {path.address for path in spec.paths}
-        return tuple(connection for connection in self.connected if connection.portal in portals)
+        owners = {path.address: spec.uid for spec in specs for path in spec.paths}
+        return {uid: tuple(c for c in self.connected if owners.get(c.portal) == uid) for uid in owners.values()}
 
 
 class FakeLink:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,9 +53,9 @@ class NodeKernel(FakeKernel):
         """What of ours is on the node."""
         return frozenset(self.state.addresses)
 
-    def connections(self, spec: ImageSpec) -> tuple[Connection, ...]:
+    def connections(self, specs: Sequence[ImageSpec]) -> dict[str, tuple[Connection, ...]]:
         """Nobody is nudged here."""
-        return ()
+        return {}
 
     def teardown(self, uid: str, iqns: frozenset[Any], permit: Callable[[], None] = lambda: None) -> None:
         """Wait for the device's commands, then remove."""
