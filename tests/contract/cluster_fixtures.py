@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -66,7 +67,8 @@ class Room:
 def endpoints() -> Iterator[tuple[str, ...]]:
     """Three real members on loopback addresses of their own."""
     directory = FilePath(tempfile.mkdtemp(prefix="rbdgate-cluster-"))
-    cluster = EtcdCluster(directory, ["127.0.5.1", "127.0.5.2", "127.0.5.3"], client_port=23790, peer_port=23800)
+    network = f"127.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250}"  # two runs at once do not meet
+    cluster = EtcdCluster(directory, [f"{network}.{n}" for n in (1, 2, 3)], client_port=23790, peer_port=23800)
     try:
         with warnings.catch_warnings():
             # A member is a process that outlives the object that started it: the pidfile knows it, nobody waits.
