@@ -26,6 +26,7 @@ from pathlib import Path
 from tests.checker.block import BLOCK, decode, encode
 from tests.checker.journal import longest_stall, parse
 
+MARK_WITHIN = 1.0  # seconds a mark waits for a moment with a write under way
 GRACE = 5.0  # seconds a lane gets to finish its write when the writer is told to stop
 RESTLESS = 2  # lanes that never wait, whatever the rate: they keep a write in flight while the others are between two
 AFTER_ERROR = 0.1  # seconds a lane waits after a write that failed, so that a dead disk does not spin a processor
@@ -76,6 +77,7 @@ class Writer:
         self.period = 1.0 / rate if rate else 0.0
         self.stopping = threading.Event()
         self._sequence = itertools.count(1)
+        self._flying: dict[int, int] = {}  # by lane, since when it has a write under way
         journal.add(
             f"run {self.run.hex()} {region.device} {region.offset} {region.blocks} {region.lanes} {now()}",
         )
@@ -93,7 +95,8 @@ class Writer:
                 self._read(disk, buffer, lane, block, last[block])
             sequence = next(self._sequence)
             buffer[:] = encode(self.run, block, sequence)
-            begun = f"w {lane} {block} {sequence} {now()}"
+            self._flying[lane] = now()
+            begun = f"w {lane} {block} {sequence} {self._flying[lane]}"
             self.journal.add(*([pending] if pending else []), begun)  # one system call for two lines: they are slow
             pending = self._write(disk, buffer, lane, block, sequence)
             if pending:
@@ -111,9 +114,11 @@ class Writer:
         try:
             done = os.pwrite(disk, buffer, self.region.offset + block * BLOCK)
         except OSError as error:
+            del self._flying[lane]
             self.journal.add(f"e {lane} {block} {sequence} {now()} {error.errno}")
             self.stopping.wait(AFTER_ERROR)
             return ""
+        del self._flying[lane]  # before the time of its end is taken: what is in it ends later than now
         if done != BLOCK:
             self.journal.add(f"e {lane} {block} {sequence} {now()} 0")
             return ""
@@ -135,11 +140,20 @@ class Writer:
         """Do what a line of the control FIFO says; what is not understood is told on stderr."""
         match line.split():
             case ["mark", name]:
-                self.journal.add(f"m {name} {now()}")
+                self.journal.add(f"m {name} {self._moment()}")
             case ["stop"]:
                 self.stopping.set()
             case _:
                 sys.stderr.write(f"writer: not understood: {line!r}\n")
+
+    def _moment(self) -> int:
+        """A time at which a write was under way: what is marked between two writes shows nothing."""
+        deadline = time.monotonic() + MARK_WITHIN
+        while True:
+            moment = now()
+            if any(began <= moment for began in list(self._flying.values())) or time.monotonic() > deadline:
+                return moment
+            self.stopping.wait(0.001)
 
 
 def listen(writer: Writer, control: Path) -> None:
