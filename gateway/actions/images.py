@@ -12,17 +12,19 @@ the last step a second run finds the spec and goes on from wherever the first on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Literal
 from uuid import UUID
 
 from gateway.actions.ceph import Ceph
 from gateway.actions.changing import ATTEMPTS, change
 from gateway.actions.choosing import IdentityWish, choose_identity, choose_paths, paths_with_tags
 from gateway.actions.looking import look
-from gateway.actions.waiting import Patience, Pending
+from gateway.actions.waiting import NotReached, Patience, Pending
 from gateway.errors import AlreadyExists, BadInput, Conflict, NotFound, OutcomeUnknown, RbdgateError, Refused
 from gateway.model import Address, ClusterView, HolderRecord, ImageName, ImageSpec, Label, NodeState, Path
-from gateway.placement import candidates, why_not
+from gateway.placement import candidates, unfit, why_not
 from gateway.report import ImageState, ImageStatus
 from gateway.store.cluster import ClusterStore
 
@@ -188,12 +190,30 @@ def request_move(store: ClusterStore, name: ImageName, to: Label | None) -> Labe
     return to
 
 
+def await_fit(store: ClusterStore, name: ImageName, to: Label, patience: Patience) -> None:
+    """Look on while a live and active node only cannot take anything yet: it is starting, or does not reach Ceph.
+
+    Holders forget a move that cannot be made at once, so it is asked for when it can; what is in the way for good, or
+    for longer than the patience, `request_move` says.
+    """
+
+    def fit() -> Literal[True] | Pending:
+        view = store.view()
+        record, why = view.nodes.get(to), unfit(view, to)
+        passing = name in view.images and to in view.live and record is not None and record.state is NodeState.ACTIVE
+        return Pending(f"node {to} {why}") if passing and why is not None else True
+
+    with suppress(NotReached):
+        patience.until(fit)
+
+
 def _refuse_place(view: ClusterView, spec: ImageSpec, to: Label) -> None:
-    """A node that is live and active and only cannot take anything yet is waited for; others are refused."""
+    """Only a node that can take the image now is asked to."""
     if to not in view.live:
         raise Refused(f"node {to} is not live: its lease has run out; see `rbdgate node show {to}`")
-    if view.nodes[to].state is not NodeState.ACTIVE or to in spec.keep_away or view.key_lacking(spec, to):
-        raise Refused(f"node {to} {why_not(view, spec, to)}: it does not take image {spec.name}")
+    why = why_not(view, spec, to)
+    if why is not None:
+        raise Refused(f"node {to} {why}: it does not take image {spec.name}")
     if spec.pin is not None and spec.pin != to and why_not(view, spec, spec.pin) is None:
         raise Refused(
             f"image {spec.name} is pinned to {spec.pin} and would go back; `rbdgate image unpin {spec.name}` first"

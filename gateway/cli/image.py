@@ -10,6 +10,7 @@ from gateway.actions.changing import Changed, await_applied
 from gateway.actions.choosing import IdentityWish
 from gateway.actions.images import Wish
 from gateway.actions.looking import look
+from gateway.actions.waiting import Patience
 from gateway.cli import output
 from gateway.cli.completing import Kind
 from gateway.cli.parsers import MINUTE, Commands, completed, image_argument, leaf, node_argument, nodes_argument, typed
@@ -166,6 +167,10 @@ def _delete(session: Session, arguments: argparse.Namespace) -> Answer:
 
 
 def _move(session: Session, arguments: argparse.Namespace) -> Answer:
+    if arguments.wait and arguments.to is not None:
+        kept = session.patience
+        before = Patience(kept.timeout, kept.progress, kept.clock, kept.sleep)  # nothing is accepted, or recorded, yet
+        images.await_fit(session.store, arguments.image, arguments.to, before)
     to = images.request_move(session.store, arguments.image, arguments.to)
     if arguments.wait:
         return _answer(images.await_serving(session.store, arguments.image, session.patience, by=to))

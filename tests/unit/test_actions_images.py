@@ -234,6 +234,25 @@ def test_refused_moves() -> None:
     assert made.store.view().moves == {}
 
 
+def test_a_move_waits_for_a_node_that_is_starting() -> None:
+    """A node that says why it can take nothing yet is waited for before the move is asked for, and then refused."""
+    made = operation(agents=2)
+    create(made)
+    holder = images.await_serving(made.store, NAME, made.patience()).holder
+    (other,) = (agent for agent in made.agents if str(agent.node) != holder)
+    word = made.store.view().live[other.node]
+    made.store.refresh_live(replace(word, obstacle="it is starting"))
+    made.agents.clear()  # or the agent would say at its next turn that it is ready
+    began = made.now
+    images.await_fit(made.store, NAME, other.node, made.patience(5))
+    assert made.now - began >= 5
+    with pytest.raises(Refused, match="it is starting: it does not take image rbd/disk1"):
+        images.request_move(made.store, NAME, other.node)
+    made.store.refresh_live(word)
+    images.await_fit(made.store, NAME, other.node, made.patience(5))
+    assert images.request_move(made.store, NAME, other.node) == other.node
+
+
 def test_moves_against_an_operators_word() -> None:
     """Not away from a pin that can serve it, not to a node it is kept away from, and not at all while it is stopped."""
     made = operation(agents=3)
