@@ -208,12 +208,10 @@ def await_fit(store: ClusterStore, name: ImageName, to: Label, patience: Patienc
 
 
 def _refuse_place(view: ClusterView, spec: ImageSpec, to: Label) -> None:
-    """Only a node that can take the image now is asked to."""
-    if to not in view.live:
-        raise Refused(f"node {to} is not live: its lease has run out; see `rbdgate node show {to}`")
-    why = why_not(view, spec, to)
-    if why is not None:
-        raise Refused(f"node {to} {why}: it does not take image {spec.name}")
+    """A move to a node that cannot take the image now would be forgotten by its holder: it is refused at once."""
+    reason = why_not(view, spec, to)
+    if reason is not None:
+        raise Refused(f"node {to} {reason}: it does not take image {spec.name}; see `rbdgate node show {to}`")
     if spec.pin is not None and spec.pin != to and why_not(view, spec, spec.pin) is None:
         raise Refused(
             f"image {spec.name} is pinned to {spec.pin} and would go back; `rbdgate image unpin {spec.name}` first"
