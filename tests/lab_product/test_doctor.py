@@ -23,8 +23,8 @@ ADD = (
     f" add_address('storage-1', ip_address('{MARKED}'))"
 )
 LAB_ONLY = ("clock is not synchronised", "to write its log", "run different versions")
-"""Warnings that are true in the lab: nobody disciplines its clocks, etcd's disk is whatever the host has, and one gateway
-was upgraded by a test before these."""
+"""Warnings that are true in the lab: nobody disciplines its clocks, etcd's disk is whatever the host has; a test before
+these has upgraded one gateway."""
 
 
 def findings(scene: Scene, node: str, *options: str) -> tuple[int, list[dict[str, str]]]:

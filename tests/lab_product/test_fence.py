@@ -72,8 +72,8 @@ def test_a_stale_write_is_refused(scene: Scene, disk: Disk, write: Writing) -> N
 def _lifted_fences_stay_lifted(scene: Scene) -> Iterator[None]:
     """Agents that do not look for vanished fences: by default they add one again within a minute."""
     settings = {node: scene.run(node, "cat", SETTINGS) for node in scene.gateways}
-    for node, text in settings.items():
-        scene.put(node, SETTINGS, f"{text}\n[timers]\nblocklist_check = 3600\n".encode())
+    for node, text in settings.items():  # the table of timers is the file's last (conftest.py)
+        scene.put(node, SETTINGS, f"{text.rstrip()}\nblocklist_check = 3600\n".encode())
         scene.run(node, "systemctl", "restart", "rbdgate-agent.service")
     yield
     for node, text in settings.items():
