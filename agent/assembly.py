@@ -20,12 +20,12 @@ from agent.opening import Opener
 from agent.reachability import Prober, Reachability
 from agent.requests import RequestLedger
 from agent.storage import StorageLink
-from agent.tenure import RuntimeDirectory
 from agent.wakeups import NetworkWatch, StoreWatch, Wake
 from agent.workers import Workers
 from gateway import lio
 from gateway.images.kernel_log import KernelLog
 from gateway.kernel import NodeKernel
+from gateway.runtime import RuntimeDirectory
 from gateway.settings import Settings
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore

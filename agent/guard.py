@@ -20,7 +20,6 @@ import structlog
 
 from agent.clock import boottime
 from agent.notify import notify
-from agent.tenure import RuntimeDirectory
 from agent.watchdog import Signs
 from agent.workers import Workers
 from gateway.errors import Conflict, RbdgateError, Stuck
@@ -29,6 +28,7 @@ from gateway.lio.lock import LockHolder, start_time
 from gateway.model import Address
 from gateway.observed import Kernel
 from gateway.plan import plan_nothing
+from gateway.runtime import RuntimeDirectory
 from gateway.steps import Step, Teardown, Uncut, Unmap, UnmapAnchor
 from gateway.timers import Timers
 

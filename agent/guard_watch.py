@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-GUARD_STALE = 5.0
-"""A guard whose sign of life is older than this, in seconds, is taken for dead."""
+from gateway.timers import GUARD_STALE
 
 GUARD_DOUBT = 1.5
 """How long, in seconds, a guard with a stale sign of life gets to renew it: it gives one a second."""

@@ -15,8 +15,8 @@ from typing import Protocol
 import structlog
 
 from agent.clock import boottime
-from agent.tenure import RuntimeDirectory, Tenure
 from gateway.errors import LeaseGone, RbdgateError
+from gateway.runtime import RuntimeDirectory, Tenure
 from gateway.timers import Timers
 
 log = structlog.get_logger("keeper")

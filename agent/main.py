@@ -20,17 +20,14 @@ import structlog
 
 from agent.clock import boot_id, boottime
 from agent.shutdown import LEAVE_BOUND, machine_is_stopping
-from agent.tenure import RuntimeDirectory
 from gateway.errors import RbdgateError, Refused
-from gateway.settings import Settings
+from gateway.runtime import RuntimeDirectory
+from gateway.settings import RUNTIME_DIRECTORY, Settings
 from gateway.timers import Timers
 
 if TYPE_CHECKING:
     from agent.guard import Guard
     from agent.watchdog import Feeder
-
-DEFAULT_RUNTIME = Path("/run/rbdgate")
-"""Where agent and guard leave each other word unless the settings name another place."""
 
 CUT_BOUND = 10.0
 """How long the guard's last act may try, in seconds."""
@@ -135,7 +132,7 @@ def _cut(settings_file: Path | None) -> int:
     from agent.guard import withdraw_once  # noqa: PLC0415
     from gateway.kernel import NodeKernel  # noqa: PLC0415
 
-    runtime, unreadable = RuntimeDirectory(DEFAULT_RUNTIME), None
+    runtime, unreadable = RuntimeDirectory(RUNTIME_DIRECTORY), None
     try:
         runtime = RuntimeDirectory(Settings.load(settings_file).runtime_directory)
     except RbdgateError as error:

@@ -21,13 +21,13 @@ from agent.reachability import Reachability
 from agent.requests import RequestLedger
 from agent.storage import StorageLink
 from agent.storage_loss import StorageLoss, Witness
-from agent.tenure import RuntimeDirectory, Tenure
 from agent.word import Fitness, clients, macs, own_addresses
 from gateway.apply import Hands, KernelDoor
 from gateway.errors import AlreadyExists, NotFound, RbdgateError, StorageUnavailable
 from gateway.model import NOT_ANSWERED, ClusterView, Instance, Label, LiveNode
 from gateway.observed import Kernel
 from gateway.plan import plan_nothing
+from gateway.runtime import RuntimeDirectory, Tenure
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers

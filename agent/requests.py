@@ -14,9 +14,9 @@ from typing import Protocol
 
 import structlog
 
-from agent.tenure import RequestsRead, RuntimeDirectory
 from gateway.images.kernel_log import Excerpt
 from gateway.model import Instance
+from gateway.runtime import RequestsRead, RuntimeDirectory
 
 log = structlog.get_logger("requests")
 

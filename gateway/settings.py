@@ -33,6 +33,9 @@ from gateway.store.keys import DEFAULT_PREFIX, Keys
 from gateway.timers import Timers
 
 DEFAULT_PATH = Path("/etc/rbdgate/rbdgate.toml")
+RUNTIME_DIRECTORY = Path("/run/rbdgate")
+"""Where agent and guard leave each other word unless the settings name another place."""
+
 VARIABLE = "RBDGATE_SETTINGS"
 """The environment variable that names another settings file; the option `--settings` goes before it."""
 
@@ -113,7 +116,7 @@ def _parse(values: Mapping[str, Any], short_host_name: str) -> Settings:
             user=user,
             keyring=ceph.path("keyring", f"/etc/ceph/ceph.client.{user}.keyring"),
         ),
-        runtime_directory=agent.path("runtime_directory", "/run/rbdgate"),
+        runtime_directory=agent.path("runtime_directory", str(RUNTIME_DIRECTORY)),
         timers=Timers(**timers.values),
         key_file=top.table("secrets", ("key_file",)).path("key_file", "/etc/rbdgate/secrets.key"),
         watchdog=agent.path("watchdog", "/dev/watchdog") if "watchdog" in agent.values else None,

@@ -28,6 +28,9 @@ DEFENCE_SPACING = 1.0
 ETCD_ELECTION = 4.0
 """What the loss of etcd's leader was seen to cost a client at most (three members, default election time-out)."""
 
+GUARD_STALE = 5.0
+"""A guard whose sign of life is older than this is taken for dead: it gives one a second."""
+
 CLOCK_DRIFT = 0.01
 """The most that two machines' clocks may differ in rate while a lease runs: 1 %, hundreds of times what NTP leaves."""
 

@@ -6,7 +6,6 @@ under way) is not known here: what waits for that is not in this plan, and what 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -17,10 +16,9 @@ from gateway.model import Address, ClusterView, Label
 from gateway.model import Path as ImagePath
 from gateway.observed import Kernel
 from gateway.plan import Me, Situation, anchor_of, plan, plan_nothing
+from gateway.runtime import RuntimeDirectory
 from gateway.steps import Plan, Step
-
-GUARD_STALE = 5.0
-"""A guard whose sign of life is older than this, in seconds, counts as dead: as the agent has it."""
+from gateway.timers import GUARD_STALE
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,9 @@ def plan_here(view: ClusterView, kernel: Kernel, node: Label, opened: Opened, *,
 
 
 def guarded_now(runtime_directory: Path) -> bool:
-    """Whether the guard gave a sign of life lately: a time of CLOCK_BOOTTIME in its file (see `agent/tenure.py`)."""
-    try:
-        sign = float(json.loads((runtime_directory / "guard").read_text()))
-    except (OSError, ValueError, TypeError):
-        return False
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - sign < GUARD_STALE
+    """Whether the guard gave a sign of life lately: a time of CLOCK_BOOTTIME."""
+    sign = RuntimeDirectory(runtime_directory).guard_sign()
+    return sign is not None and time.clock_gettime(time.CLOCK_BOOTTIME) - sign < GUARD_STALE
 
 
 def _planned(view: ClusterView, decided: Plan) -> tuple[PlannedStep, ...]:

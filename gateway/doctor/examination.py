@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
 from gateway.doctor.checks import ceph, clocks, disks, etcd, gateways, kernel, leftovers, networks, services, settings
 from gateway.doctor.finding import Finding, Severity, Subject, Unread
@@ -23,11 +22,10 @@ from gateway.doctor.reading import leftovers as leftovers_reading
 from gateway.doctor.reading import networks as networks_reading
 from gateway.doctor.reading import services as services_reading
 from gateway.doctor.sources import Sources
+from gateway.settings import RUNTIME_DIRECTORY
 
 BOUND = 30.0
 """Seconds a subject gets: etcd's and Ceph's own bounds, of what is asked one after the other, are within it."""
-
-DEFAULT_RUNTIME = Path("/run/rbdgate")
 
 _SETTINGS_FIRST = "put the settings file right first"
 
@@ -107,7 +105,7 @@ def _settings(sources: Sources) -> Iterable[Finding]:
 def _services(sources: Sources) -> Iterable[Finding]:
     known = sources.settings
     return services.check(
-        services_reading.read(DEFAULT_RUNTIME if isinstance(known, Unread) else known.runtime_directory)
+        services_reading.read(RUNTIME_DIRECTORY if isinstance(known, Unread) else known.runtime_directory)
     )
 
 

@@ -12,7 +12,6 @@ from agent.cycle import Cycle, Turn
 from agent.membership import Membership
 from agent.narrator import Narrator
 from agent.reachability import Reachability
-from agent.tenure import RuntimeDirectory
 from agent.wakeups import Wake
 from agent.workers import Workers
 from gateway.apply import Openers
@@ -22,6 +21,7 @@ from gateway.images.holder import Holder
 from gateway.model import ClusterSettings, Connection, ImageSpec, Instance, Label, Network
 from gateway.observed import Interface
 from gateway.report import NodeReport
+from gateway.runtime import RuntimeDirectory
 from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers
 from tests.fakes.etcd import FakeEtcd

@@ -8,9 +8,9 @@ from typing import Any
 from agent.guard import Guard
 from agent.keeper import LeaseKeeper
 from agent.reachability import Prober
-from agent.tenure import RequestsRead, RuntimeDirectory, Tenure
 from agent.workers import Failure, Workers
 from gateway.errors import RbdgateError
+from gateway.runtime import RequestsRead, RuntimeDirectory, Tenure
 from tests.simulation.signals import Meeting, Signal
 from tests.simulation.stage import Actor, Process, Stage
 

@@ -11,16 +11,17 @@ from typing import get_args
 import pytest
 
 from agent.clock import boottime
-from agent.guard_watch import GUARD_STALE as AGENTS_GUARD_STALE
-from agent.tenure import RuntimeDirectory
+from agent.guard_watch import GuardWatch
 from gateway.access import Opened
-from gateway.actions.planning import GUARD_STALE, NodePlan, guarded_now, plan_here
+from gateway.actions.planning import NodePlan, guarded_now, plan_here
 from gateway.cli import main as program
 from gateway.cli import plan as command
 from gateway.cli.output import ProgressLine
 from gateway.cli.session import Session
 from gateway.model import Label
+from gateway.runtime import RuntimeDirectory
 from gateway.steps import Step
+from gateway.timers import GUARD_STALE
 from tests.fakes.operation import operation
 from tests.unit.test_plan import Node, spec_of, world
 
@@ -67,12 +68,16 @@ def test_every_step_has_words() -> None:
 def test_the_guards_sign_is_read_as_it_is_written(tmp_path: Path) -> None:
     """The agent's own room writes it; here it is fresh, stale, damaged or not there, as the agent judges it."""
     runtime = RuntimeDirectory(tmp_path)
-    assert AGENTS_GUARD_STALE == GUARD_STALE
-    assert not guarded_now(tmp_path)
+    agents = GuardWatch(runtime.guard_sign, boottime)
+    assert guarded_now(tmp_path) == agents.is_there() is False
     runtime.write_guard_sign(boottime())
     assert guarded_now(tmp_path)
+    assert agents.is_there()
+    assert not agents.in_doubt
     runtime.write_guard_sign(boottime() - GUARD_STALE - 1)
     assert not guarded_now(tmp_path)
+    assert agents.is_there()
+    assert agents.in_doubt, "the agent gives it a moment before it believes that"
     (tmp_path / "guard").write_text("?")
     assert not guarded_now(tmp_path)
 

@@ -15,12 +15,12 @@ import pytest
 from agent import main
 from agent.clock import boottime
 from agent.guard import Guard, withdraw_once
-from agent.tenure import RuntimeDirectory, Tenure
 from agent.watchdog import Signs
 from agent.workers import Workers
 from gateway.errors import KernelRefused
 from gateway.lio.lock import ConfigfsLock, start_time
 from gateway.model import Address, parse_address
+from gateway.runtime import RuntimeDirectory, Tenure
 from gateway.timers import Timers
 from tests.unit.test_plan import Node, spec_of, world
 
@@ -192,7 +192,7 @@ def test_the_last_act_needs_no_readable_settings(tmp_path: Path, monkeypatch: py
     """The guard's unit cuts with a broken settings file too, takes the sign of life back, and then complains."""
     cut: list[object] = []
     monkeypatch.setattr("agent.guard.withdraw_once", lambda *arguments: cut.append(arguments))
-    monkeypatch.setattr(main, "DEFAULT_RUNTIME", tmp_path)
+    monkeypatch.setattr(main, "RUNTIME_DIRECTORY", tmp_path)
     RuntimeDirectory(tmp_path).write_guard_sign(1.0)
     (tmp_path / "broken.toml").write_text("nonsense = 1")
     assert main.main(["cut", "--settings", str(tmp_path / "broken.toml")]) == 1

@@ -9,8 +9,8 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from agent.keeper import LeaseKeeper
-from agent.tenure import RuntimeDirectory, Tenure
 from gateway.errors import LeaseGone, StoreUnavailable
+from gateway.runtime import RuntimeDirectory, Tenure
 from gateway.timers import Timers
 
 TIMERS = Timers()

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.shutdown import machine_is_stopping
-from agent.tenure import Tenure
 from gateway.errors import KernelRefused, StoreUnavailable
 from gateway.model import Label
 from gateway.report import NodeReport
+from gateway.runtime import Tenure
 from tests.fakes.member import BOOT, Cluster, Member
 from tests.unit.test_plan import NETWORKS, spec_of
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.requests import RequestLedger
-from agent.tenure import RuntimeDirectory
 from gateway.images.kernel_log import Excerpt, KernelLog
 from gateway.model import Instance
+from gateway.runtime import RuntimeDirectory
 
 OURS, LATER = Instance("10.0.0.1:0/1"), Instance("10.0.0.1:0/2")
 TIMEOUT = b"libceph: tid 4711 on osd0 timeout"

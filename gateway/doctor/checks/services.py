@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.doctor.finding import Finding, Severity, Subject, Unread
+from gateway.timers import GUARD_STALE
 
 SERVICES = Subject("services")
 
 AGENT, GUARD = "rbdgate-agent.service", "rbdgate-guard.service"
-
-GUARD_STALE = 5.0
-"""Seconds after which the agent takes a guard without a sign of life for dead (agent/cycle.py)."""
 
 
 @dataclass(frozen=True)

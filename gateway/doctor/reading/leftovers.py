@@ -67,7 +67,7 @@ def _foreign(iqn: Iqn) -> Iterator[str]:
 
 
 def _tenure(path: Path) -> Tenure | None:
-    """The file is the agent's (agent/tenure.py): boot id, and the end on CLOCK_BOOTTIME."""
+    """The file is the agent's (gateway/runtime.py): boot id, and the end on CLOCK_BOOTTIME."""
     text = text_of(path)
     if text is None:
         return None
