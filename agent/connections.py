@@ -42,7 +42,7 @@ class ConnectionsTold:
 
     def tell(self, view: ClusterView, kernel: Kernel, lease: int) -> None:
         """Look at everything held under the lease, and write what is new."""
-        held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == lease}
+        held = view.held_under(lease)
         self._told = {uid: told for uid, told in self._told.items() if held.get(uid) == told[0]}
         exported = {target.iqn for target in kernel.targets}
         specs = [spec for uid in held if (spec := view.spec_of(uid)) is not None and spec.identity.iqn in exported]

@@ -156,7 +156,7 @@ class Cycle:
                 return
             lease = self._membership.tenure.lease
             seen = turn.view if turn is not None else None
-            gone = seen is not None and not any(claim.lease == lease for claim in seen.claims.values())
+            gone = seen is not None and not seen.held_under(lease)
             if gone or self._clock() >= began + bound / 2:
                 self._membership.resign(reason, lease)
             notify(WATCHDOG="1")
@@ -239,8 +239,7 @@ class Cycle:
 
     def _unguarded(self, view: ClusterView) -> frozenset[str]:
         """The images held here without a guard, so that none of their paths is up."""
-        lease = self._membership.tenure.lease
-        held = (uid for uid, claim in view.claims.items() if claim.lease == lease)
+        held = view.held_under(self._membership.tenure.lease)
         return frozenset() if self._guard.is_there() else frozenset(held)
 
     def _is_clean(self, view: ClusterView, kernel: Kernel) -> bool:

@@ -256,7 +256,7 @@ class Membership:
         if since is not None:
             self._reachability.expect_after(since)
         lost = self._loss.reason(view, self._node, silence=silence, running=running)
-        if lost is not None and any(claim.lease == lease for claim in view.claims.values()):
+        if lost is not None and view.held_under(lease):
             self.resign(lost, lease)
 
     def _speak(self, view: ClusterView, kernel: Kernel, fitness: Fitness) -> None:

@@ -122,7 +122,7 @@ class Narrator:
                 return  # taken up, but gone: the keeper is about to find that out
             self._fresh = self._see_membership(lease)
             self._see_others(view)
-            held = {uid: claim.token for uid, claim in view.claims.items() if claim.lease == lease}
+            held = view.held_under(lease)
             if not self._fresh:
                 self._see_claims(held)
             self._held = held

@@ -32,7 +32,7 @@ class Seen:
 
 def node_report(node: Label, version: str, seen: Seen) -> NodeReport:
     """The report on everything held under the lease."""
-    held = {uid: claim.token for uid, claim in seen.view.claims.items() if claim.lease == seen.lease}
+    held = seen.view.held_under(seen.lease)
     images = tuple(_image_report(uid, token, seen) for uid, token in sorted(held.items()))
     served = sum(1 for image in images if image.exported and all(path.up for path in image.paths))
     sentence = f"holds {len(images)} of {len(seen.view.images)} images, {served} with all paths up"

@@ -42,7 +42,7 @@ class Strangers:
 
         What is not held, or is known to be ours by now, is forgotten: it says nothing of a later time.
         """
-        held = {uid for uid, claim in view.claims.items() if claim.lease == lease}
+        held = view.held_under(lease)
         here = {path.address for spec in view.images.values() if spec.uid in held for path in spec.paths}
         with self._lock:
             self._found = {a: each for a, each in self._found.items() if a in here - view.served}

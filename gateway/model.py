@@ -462,6 +462,21 @@ class ClusterView:
     def _by_uid(self) -> Mapping[str, ImageSpec]:
         return {spec.uid: spec for spec in self.images.values()}
 
+    @cached_property
+    def _records_by_uid(self) -> Mapping[str, tuple[HolderRecord, ...]]:
+        found: dict[str, list[HolderRecord]] = {}
+        for record in self.records:
+            found.setdefault(record.image_uid, []).append(record)
+        return {uid: tuple(records) for uid, records in found.items()}
+
+    def held_under(self, lease: int) -> dict[str, int]:
+        """What is held under a lease: the claim's token by the image's uid."""
+        return {uid: claim.token for uid, claim in self.claims.items() if claim.lease == lease}
+
+    def records_of(self, uid: str) -> tuple[HolderRecord, ...]:
+        """Who may have the image open, as far as is on record."""
+        return self._records_by_uid.get(uid, ())
+
     def spec_of(self, uid: str) -> ImageSpec | None:
         """The image of that uid, if its spec is there and readable."""
         return self._by_uid.get(uid)

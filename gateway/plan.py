@@ -210,7 +210,7 @@ class _Planner:
         self.cut: set[Address] = set()
         self.images: dict[str, tuple[Step, ...]] = {}
         self.reasons: dict[str, str] = {}
-        self.held = {uid: claim.token for uid, claim in self.view.claims.items() if claim.lease == self.me.lease}
+        self.held = self.view.held_under(self.me.lease)
 
     def plan(self) -> Plan:
         self._plan_discovery()
@@ -290,7 +290,7 @@ class _Planner:
         steps += opened
         if unmarked:
             steps.append(MarkServed(spec, token, frozenset(unmarked)))
-        recorded = {r.instance for r in self.view.records if r.image_uid == spec.uid and r.token == token}
+        recorded = {record.instance for record in self.view.records_of(spec.uid) if record.token == token}
         present = {self.anchor.instance, self.me.rados} if self.anchor and self.me.rados else set[Instance]()
         if not present <= recorded:
             steps.append(RefreshHold(spec, token))
@@ -388,8 +388,8 @@ class _Planner:
         alive = {self.anchor.instance if self.anchor else None, self.me.rados}
         left = tuple(
             record
-            for record in self.view.records
-            if record.image_uid == spec.uid and record.node == self.me.name and record.instance in alive
+            for record in self.view.records_of(spec.uid)
+            if record.node == self.me.name and record.instance in alive
         )
         if not left or self.me.rados is None:
             return ()
