@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,14 @@ from agent.announcer import Announcer
 from agent.chronicle import Chronicle
 from agent.clock import boottime
 from agent.defence import Defence
+from agent.keeper import LeaseKeeper
 from agent.membership import Membership
+from agent.monitoring.collector import Sources, registry_of
+from agent.monitoring.endpoints import Endpoints
+from agent.monitoring.monitor import Monitor
+from agent.monitoring.pages import Pages
+from agent.monitoring.readiness import Live
+from agent.monitoring.server import Server
 from agent.narrator import Narrator
 from agent.notify import notify
 from agent.opening import Opener
@@ -30,6 +38,7 @@ from gateway.settings import Settings
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.store.events import EventStore
+from gateway.store.papers import News, NotRenewed, Papers
 
 if TYPE_CHECKING:
     from agent.cycle import Cycle
@@ -44,15 +53,20 @@ LAST_EVENTS = 1.0
 @contextmanager
 def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterator[Cycle]:
     """The agent's cycle, ready to run; afterwards lease, claims and exports are left to a successor."""
-    wake, timers = Wake(), settings.timers
+    wake, timers, monitor = Wake(), settings.timers, Monitor()
+
+    papers = Papers(settings.etcd.security, tell=_log_renewal)  # one for all: the files are read once
 
     def client() -> EtcdClient:
-        return EtcdClient(settings.etcd.endpoints, call_timeout=timers.etcd_call)
+        return EtcdClient(
+            settings.etcd.endpoints, papers=papers, call_timeout=timers.etcd_call, heard=monitor.counts.etcd
+        )
 
-    link = StorageLink(lambda: _connect(settings), on_change=lambda: wake.set("storage"))
-    kernel = NodeKernel(runtime.lock, timers, client=lambda: link.connected().kernel_client)
+    link = StorageLink(lambda: _connect(settings, monitor), on_change=lambda: wake.set("storage"))
+    kernel = NodeKernel(runtime, timers, client=lambda: link.connected().kernel_client)
     reachability = Reachability(timers, boottime())
     lease_client = client()  # of its own: nobody else's call delays a renewal
+    requests = RequestLedger(KernelLog(), runtime, boot)
     opener = Opener(settings.key_file, settings.etcd.prefix)
     membership = Membership(
         node=settings.node,
@@ -67,7 +81,8 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         runtime=runtime,
         on_change=wake.set,
         reachability=reachability,
-        requests=RequestLedger(KernelLog(), runtime, boot),
+        requests=requests,
+        keeper=partial(LeaseKeeper, heard=monitor.counts.renewed),
         key_id=opener.key_id,
     )
     prober = Prober(
@@ -95,6 +110,32 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     workers = Workers(
         slots=8, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=lambda: wake.set("worker")
     )
+    narrator = Narrator(settings.node, version("rbdgate"), chronicle.tell, adopted=taken_up)
+    kernel.during = narrator.during
+    live = Live(
+        clock=boottime,
+        board=monitor.board,
+        started=monitor.started,
+        tenure=lambda: membership.tenure,
+        reachability=reachability,
+        connected=lambda: link.storage is not None,
+        guard_sign=runtime.guard_sign,
+    )
+    endpoints = Endpoints(EtcdClient(settings.etcd.endpoints, papers=papers, call_timeout=timers.etcd_call))
+    sources = Sources(
+        node=str(settings.node),
+        version=version("rbdgate"),
+        timers=timers,
+        live=live,
+        guard_file=runtime.figures,
+        members=endpoints.answering,
+        at_work=lambda: len(workers.busy()),
+        failing=lambda: len(workers.failing((Exception,))),
+        events=chronicle.backlog,
+        given_up=lambda: requests.given_up,
+    )
+    pages = Pages(registry_of(monitor.counts, sources), live)
+    server = Server(settings.http, pages.page, boottime, monitor.counts.refused)
     cycle = Cycle(
         node=settings.node,
         version=version("rbdgate"),
@@ -106,8 +147,12 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         guard_sign=runtime.guard_sign,
         on_turn=runtime.write_cycle_sign,
         opener=opener.open,
-        narrator=Narrator(settings.node, version("rbdgate"), chronicle.tell, adopted=taken_up),
+        narrator=narrator,
+        monitor=monitor,
+        remark=lambda: server.trouble,
     )
+    endpoints.start()
+    server.start()
     StoreWatch(client(), settings.etcd.prefix, wake).start()
     NetworkWatch(wake).start()
     notify(READY="1", STATUS="started")
@@ -118,7 +163,18 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         chronicle.flush(LAST_EVENTS)
 
 
-def _connect(settings: Settings) -> CephStorage:
-    from gateway.storage import CephStorage  # noqa: PLC0415 - librados is slow to load, and this has its own thread
+def _log_renewal(news: News) -> None:
+    if isinstance(news, NotRenewed):
+        log.warning("etcd certificate not renewed", reason=news.reason)
+    else:
+        log.info("etcd certificate renewed", not_after=news.ends.isoformat() if news.ends else None)
 
-    return CephStorage.connect(settings.ceph, settings.node, settings.timers.rados_operation)
+
+def _connect(settings: Settings, monitor: Monitor) -> CephStorage:
+    """A measured connection."""
+    from agent.monitoring.storage import MeasuredStorage  # noqa: PLC0415 - librados is slow to load, and this
+    from gateway.images.cluster import CephConnection  # noqa: PLC0415 - has a thread of its own
+
+    ceph, bound = settings.ceph, settings.timers.rados_operation
+    connection = CephConnection(ceph.conf, ceph.user, ceph.keyring, op_timeout=bound)
+    return MeasuredStorage(connection, settings.node, monitor)

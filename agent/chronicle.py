@@ -82,7 +82,7 @@ class Chronicle(threading.Thread):
         self._queue: deque[_Waiting] = deque()
         self._alike: dict[tuple[str, ...], _Alike] = {}
         self._changed = threading.Condition()
-        self._serial = self._dropped = 0
+        self._serial = self._dropped = self._lost = 0
         self._complaint = ""
         self._forgot = 0.0
 
@@ -96,10 +96,17 @@ class Chronicle(threading.Thread):
             if len(self._queue) == QUEUE:
                 self._queue.popleft()
                 self._dropped += 1
+                self._lost += 1
             self._serial += 1
             stamped = replace(said, who=said.who or str(self._node), time=said.time or self._wall())
             self._queue.append(_Waiting(self._serial, now, stamped))
             self._changed.notify_all()
+        _log(stamped)
+
+    def backlog(self) -> tuple[int, int]:
+        """How many events wait, and how many could never be written, since this agent started."""
+        with self._changed:
+            return len(self._queue), self._lost
 
     def flush(self, seconds: float) -> None:
         """Wait until all is written, for so many seconds at most."""
@@ -133,6 +140,7 @@ class Chronicle(threading.Thread):
             confessed, lost = 0, len(batch)
         with self._changed:
             self._dropped += lost - confessed
+            self._lost += lost
             while self._queue and self._queue[0].serial <= batch[-1].serial:
                 self._queue.popleft()
             self._complaint = ""
@@ -147,6 +155,7 @@ class Chronicle(threading.Thread):
             while self._queue and self._clock() - self._queue[0].since > PATIENCE:
                 self._queue.popleft()
                 self._dropped += 1
+                self._lost += 1
 
     def _confession(self, dropped: int) -> Event:
         """What stands in the log for events that could not be written; it comes before the ones that could."""
@@ -168,3 +177,20 @@ class Chronicle(threading.Thread):
         alike.told.append(now)
         withheld, alike.withheld = alike.withheld, 0
         return replace(event, text=f"{event.text} (and {withheld} times before this, untold)") if withheld else event
+
+
+def _log(event: Event) -> None:
+    """The same event in this node's own log: a fault is a warning, and so is a fence, for something has died."""
+    grave = event.kind in (Kind.FAULT, Kind.FENCE, Kind.ADDRESS)
+    (log.warning if grave else log.info)(
+        event.text,
+        kind=event.kind.value,
+        image=event.image,
+        uid=event.uid,
+        path=event.path or None,
+        node=event.node,
+        reason=event.why,
+        trace=event.trace,
+        seconds=event.seconds,
+        **{f"{phase}_s": seconds for phase, seconds in event.phases.items()},
+    )

@@ -15,6 +15,11 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def wall_clock() -> float:
+    """Unix time, in seconds: for people and figures, never for a decision."""
+    return time.time()
+
+
 def boot_id() -> str:
     """The kernel's random identity of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -38,6 +38,8 @@ class ConnectionsTold:
 
     def __init__(self, written: Written, seen: Seen) -> None:
         self._written, self._seen = written, seen
+        self.counts: Mapping[str, int] = {}
+        """How many connections each image had at the last look, by its uid."""
         self._told: dict[str, tuple[int, tuple[Connection, ...]]] = {}
 
     def tell(self, view: ClusterView, kernel: Kernel, lease: int) -> None:
@@ -51,6 +53,7 @@ class ConnectionsTold:
         except RbdgateError as error:
             log.warning("connections not seen", error=str(error))
             return
+        self.counts = {spec.uid: len(seen.get(spec.uid, ())) for spec in specs}
         for spec in specs:
             try:
                 self._tell_of(spec, held[spec.uid], seen.get(spec.uid, ()), kernel)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from agent.clock import boottime
 from agent.connections import ConnectionsTold
@@ -22,9 +23,12 @@ from agent.guard_watch import GuardWatch
 from agent.lasting import Lasting
 from agent.links import SteadyLinks
 from agent.membership import Membership
+from agent.monitoring.counts import Outcome
+from agent.monitoring.monitor import Ended, Monitor
 from agent.narrator import Look, Narrator
 from agent.notify import notify
 from agent.reporting import Seen, node_report
+from agent.since import Since
 from agent.strangers import Strangers
 from agent.wakeups import Wake
 from agent.word import Fitness
@@ -32,10 +36,13 @@ from agent.workers import Workers
 from gateway.access import Opened
 from gateway.apply import Hands, apply
 from gateway.errors import AddressInUse, Blocklisted, RbdgateError, RequestsGivenUp, TenureOver
-from gateway.model import NOT_ANSWERED, ClusterView, Connection, ImageSpec, Instance, Label
+from gateway.model import NOT_ANSWERED, Address, ClusterView, Connection, FenceIntent, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR, Kernel
 from gateway.plan import DISCOVERY, Me, Situation, anchor_of, newest_generation, plan, plan_nothing
-from gateway.steps import Claim, Cut, OpenPath, Plan, Step
+from gateway.reasons import Obstacle
+from gateway.report import NodeReport
+from gateway.steps import Claim, ForsakeHold, OpenPath, Plan, Release, RemoveAddresses, Step
+from gateway.store.events import wall_time
 from gateway.timers import Timers
 
 log = structlog.get_logger("cycle")
@@ -74,6 +81,14 @@ class Turn:
     opened: Opened = field(default_factory=Opened)
 
 
+@dataclass(frozen=True)
+class InTheWay:
+    """Why this node can serve no image now, in one word and in one sentence."""
+
+    kind: Obstacle
+    text: str
+
+
 class Cycle:
     """Turns until told to stop. All waiting is in `run`, all I/O in its rooms."""
 
@@ -92,15 +107,22 @@ class Cycle:
         on_turn: Callable[[float], None] = lambda _: None,
         opener: Callable[[ClusterView], Opened] = lambda _: Opened(),
         narrator: Narrator | None = None,
+        since_clock: Callable[[], str] = wall_time,
+        monitor: Monitor | None = None,
+        remark: Callable[[], str] = lambda: "",
     ) -> None:
+        """`remark` says what else systemd should hear with the sentence of each turn."""
+        self._monitor, self._remark = monitor or Monitor(clock=clock), remark
+        self._outcome = Outcome.FAILED
         self._narrator = narrator or Narrator(node, version, lambda _: None, clock=clock)
+        self._narrator.on_served = self._monitor.served
         self._node, self._version, self._timers = node, version, timers
         self._membership, self._observer, self._workers = membership, observer, workers
         self._wake, self._clock, self._on_turn = wake, clock, on_turn
         self._guard, self._lasting = GuardWatch(guard_sign, clock), Lasting(timers)
         self._connections = ConnectionsTold(membership.store, observer)
         self._links = SteadyLinks(timers)
-        self._leaving = ""
+        self._leaving, self._since = "", Since(since_clock)
         self._generation = 0
         self._open = opener
         self._strangers = Strangers(timers.retry_first, timers.retry_last)
@@ -127,6 +149,7 @@ class Cycle:
                 if self._membership.storage_obstacle() == NOT_ANSWERED:
                     pause = min(pause, self._timers.storage_probe)
                 pause = self._links.next_change(self._clock(), pause)
+                pause = self._lasting.next_change(self._clock(), pause)
                 if not self._guard.is_there() or self._guard.in_doubt:
                     pause = min(pause, GUARD_AGAIN)
             except RbdgateError as error:
@@ -164,22 +187,32 @@ class Cycle:
 
     def turn(self) -> Turn | None:
         """One turn; None if this node could not become a member yet."""
+        began, self._outcome = self._clock(), Outcome.FAILED
+        try:
+            return self._turn()
+        finally:
+            self._monitor.turned(self._outcome, self._clock() - began)
+
+    def _turn(self) -> Turn | None:
         busy = self._workers.busy()  # before anything is read: what ended since then may have been read halfway
+        over = self._membership.over  # likewise: until a membership is over, workers go on opening paths
         view = self._view()
         kernel = self._observe(view)
         try:
-            self._membership.ensure(view, kernel, Fitness(self._links.up(), self._obstacle(view, kernel)))
+            self._membership.ensure(view, kernel, self._fitness(view, kernel), over)
         except NotYet as reason:
             turn = Turn(view, kernel, plan_nothing(kernel) if reason.withdraw else Plan((), {}, (), {}))
             self._narrator.not_serving(str(reason), left=not turn.plan.empty)
             self._carry_out(turn)
             self._say(f"not serving: {reason}" + (f" ({self._unread})" if view is None else ""))
+            self._outcome = Outcome.NOT_SERVING
             return turn
         if not self._membership.tenure.runs(self._clock()):
             turn = Turn(view, kernel, plan_nothing(kernel))
             self._narrator.not_serving(TENURE_OVER, left=not turn.plan.empty)
         elif view is None:
             self._say(f"serving what is held while the tenure runs: {self._unread}")
+            self._outcome = Outcome.UNREAD
             return None
         else:
             self._narrator.turns(view, self._membership.tenure.lease)
@@ -208,6 +241,7 @@ class Cycle:
             self._connections.tell(view, kernel, self._membership.tenure.lease)
         self._check_blocklist(turn)
         self._report(turn, busy)
+        self._outcome = Outcome.DONE if self._membership.tenure.runs(self._clock()) else Outcome.NOT_SERVING
         return turn
 
     def _observe(self, view: ClusterView | None) -> Kernel:
@@ -216,6 +250,7 @@ class Cycle:
         if requests is not None:
             requests.read()
         kernel = self._observer.observe(view)
+        self._monitor.observed(kernel)
         self._generation = max(self._generation, newest_generation(kernel))
         if requests is not None:
             requests.note({mapping.instance for mapping in kernel.mappings if mapping.generation is not None})
@@ -227,15 +262,18 @@ class Cycle:
 
     def _view(self) -> ClusterView | None:
         try:
-            return self._membership.store.view()
+            view, statuses = self._membership.store.view_with_statuses()
         except RbdgateError as error:
             log.warning("etcd not read", error=str(error), kind=type(error).__name__)
             self._unread = str(error)
             return None
+        self._monitor.read(view, statuses)
+        return view
 
     def _me(self) -> Me:
         lease, rados = self._membership.tenure.lease, self._membership.rados_instance()
-        return Me(self._node, lease, rados, self._guard.is_there(), self._leaving, self._generation)
+        boot, guarded = self._membership.boot_id, self._guard.is_there()
+        return Me(self._node, lease, rados, guarded, self._leaving, self._generation, boot)
 
     def _unguarded(self, view: ClusterView) -> frozenset[str]:
         """The images held here without a guard, so that none of their paths is up."""
@@ -249,21 +287,16 @@ class Cycle:
 
     def _carry_out(self, turn: Turn) -> None:
         hands = self._membership.hands(lambda uid, token: self._membership.tenure.covers(uid, token, self._clock()))
-        hands = replace(hands, fenced=self._narrator.fenced)
-        for step in turn.plan.first:
-            log.info("step", step=type(step).__name__, all=True)
-            try:
-                apply(step, hands)
-            except RbdgateError as error:
-                if not isinstance(step, Cut):
-                    raise
-                log.warning("not cut; the addresses go off all the same", error=str(error))
+        hands = replace(hands, guarded=self._guard.is_fresh, fenced=self._fenced, during=self._narrator.during)
+        left = self._carry_out_first(turn.plan, hands)
         for key, steps in turn.plan.images.items():
             spec = turn.view.spec_of(key) if turn.view else None
             name = str(spec.name) if spec else key
-            work = self._narrator.work(key, name, steps, turn.plan.reasons.get(key, ""))
-            if self._workers.submit(key, partial(self._carry_out_image, work, steps, hands)):
-                log.info("planned", image=name, reason=turn.plan.reasons.get(key), steps=_words(steps))
+            work = self._narrator.work(key, name, steps, turn.plan.reasons.get(key, ""), self._monitor)
+            stays = next((left[path.address] for path in spec.paths if path.address in left), None) if spec else None
+            if self._workers.submit(key, partial(self._carry_out_image, work, steps, hands, stays)):
+                reason = turn.plan.reasons.get(key)
+                log.info("planned", image=name, uid=key, reason=reason, steps=_words(steps), trace=work.trace)
         if not self._workers.busy():
             try:
                 for step in turn.plan.last:
@@ -272,25 +305,52 @@ class Cycle:
             except RbdgateError as error:
                 log.warning("clean-up postponed", error=str(error), kind=type(error).__name__)
 
-    def _carry_out_image(self, work: Work, steps: tuple[Step, ...], hands: Hands) -> None:
+    def _fenced(self, intents: tuple[FenceIntent, ...]) -> None:
+        self._narrator.fenced(intents)
+        self._monitor.fenced(intents)
+
+    def _carry_out_first(self, decided: Plan, hands: Hands) -> dict[Address, RbdgateError]:
+        """Cut and take addresses off, as far as the kernel does; returns those that may be left, each with the reason.
+
+        Neither stops the other, and neither stops an image: a target that is taken down answers at no address.
+        """
+        left: dict[Address, RbdgateError] = {}
+        for step in decided.first:
+            log.info("step", step=type(step).__name__, all=True)
+            try:
+                apply(step, hands)
+            except RbdgateError as error:
+                log.warning("the kernel refused; going on", step=type(step).__name__, error=str(error))
+                if isinstance(step, RemoveAddresses):
+                    left |= dict.fromkeys(step.addresses, error)
+        return left
+
+    def _carry_out_image(
+        self, work: Work, steps: tuple[Step, ...], hands: Hands, stays: RbdgateError | None = None
+    ) -> None:
+        """Carry out an image's steps; with `stays`, why one of its addresses may still be here, it is not let go of:
+        the next holder would have that address, too, and both would answer for it on the network."""
+        bind_contextvars(image=work.name, uid=work.key, trace=work.trace)  # for the rest of this work's own thread
         for step in steps:
             began = self._clock()
             try:
                 with work.step(step):
-                    self._carry_out_step(work.name, step, hands)
+                    if stays is not None and isinstance(step, Release | ForsakeHold):
+                        raise stays
+                    self._carry_out_step(step, hands)
             except (Blocklisted, RequestsGivenUp) as error:
                 self._membership.resign(str(error), hands.lease)
                 raise
             except TenureOver:
                 self._membership.prove()
                 raise
-            log.info("step", image=work.name, step=type(step).__name__, seconds=round(self._clock() - began, 3))
+            log.info("step", step=type(step).__name__, seconds=round(self._clock() - began, 3))
             if isinstance(step, Claim):
                 self._membership.prove()
         if steps:
             self._wake.set("image")
 
-    def _carry_out_step(self, name: str, step: Step, hands: Hands) -> None:
+    def _carry_out_step(self, step: Step, hands: Hands) -> None:
         """Carry out one step of an image; a path whose address others have is left down, and the rest goes on."""
         try:
             apply(step, hands)
@@ -298,7 +358,7 @@ class Cycle:
             if not isinstance(step, OpenPath):
                 raise
             self._strangers.found(step.path.address, str(error), self._clock())
-            log.warning("path not opened", image=name, path=step.path.tag, error=str(error))
+            log.warning("path not opened", path=step.path.tag, error=str(error))
 
     def _check_blocklist(self, turn: Turn) -> None:
         """Now and then, hold the fences on record and this node's own instances against Ceph's blocklist."""
@@ -311,25 +371,32 @@ class Cycle:
             self._workers.submit(BLOCKLIST, partial(self._compare_blocklist, frozenset(turn.view.fences), own, lease))
 
     def _compare_blocklist(self, fenced: frozenset[Instance], own: frozenset[Instance], lease: int) -> None:
-        self._narrator.fenced_again(self._membership.check_blocklist(fenced, own, lease))
+        missing = self._membership.check_blocklist(fenced, own, lease)
+        self._narrator.fenced_again(missing)
+        self._monitor.fenced_again(missing)
 
     def _report(self, turn: Turn, busy: frozenset[str]) -> None:
         if turn.view is None:
             self._say("the tenure is over; withdrawing")
             return
+        obstacle = self._obstacle(turn.view, turn.kernel)
         seen = Seen(
             view=turn.view,
             kernel=turn.kernel,
             lease=self._membership.tenure.lease,
             guarded=self._guard.is_there(),
             error=self._workers.error,
-            obstacle=self._obstacle(turn.view, turn.kernel),
+            obstacle=obstacle.text if obstacle else "",
             strangers=self._strangers.reasons(),
             opened=turn.opened,
         )
-        report = node_report(self._node, self._version, seen)
+        down = {network.name for network in turn.view.settings.networks} - set(self._links.up())
+        report = self._since.dated(node_report(self._node, self._version, seen), down, lambda: self._former(seen))
         if self._membership.tenure.runs(self._clock()):
             self._narrator.see(Look(seen.view, report, busy, self._workers.busy(), self._workers.error))
+        kind = obstacle.kind if obstacle else None
+        connections = self._connections.counts
+        self._monitor.reported(Ended(turn.view, turn.kernel, turn.plan, busy, report, connections, kind))
         value = (self._membership.tenure.lease, report.to_json())
         if value != self._published:
             try:
@@ -340,26 +407,43 @@ class Cycle:
             self._published = value
         self._say(report.sentence)
 
-    def _obstacle(self, view: ClusterView | None, kernel: Kernel) -> str:
-        """Why this node can serve no image now, in one sentence; empty if it can.
+    def _former(self, seen: Seen) -> NodeReport | None:
+        """What a former agent here said under the lease that this one took up; None if that is not to be had."""
+        word = seen.view.live.get(self._node)
+        if word is None or word.lease != seen.lease:
+            return None  # a new lease: nobody has said anything under it
+        try:
+            return NodeReport.from_json(self._membership.store.statuses()[self._node])
+        except (RbdgateError, KeyError):
+            return None
+
+    def _fitness(self, view: ClusterView | None, kernel: Kernel) -> Fitness:
+        obstacle = self._obstacle(view, kernel)
+        return Fitness(self._links.up(), obstacle.text if obstacle else "")
+
+    def _obstacle(self, view: ClusterView | None, kernel: Kernel) -> InTheWay | None:
+        """Why this node can serve no image now, in one sentence and in one word; None if it can.
 
         That Ceph does not answer comes before all else: other nodes act on that word.
         """
         storage = self._membership.storage_obstacle()
         if storage == NOT_ANSWERED:
-            return storage
+            return InTheWay(Obstacle.STORAGE, storage)
         if self._leaving:
-            return self._leaving
+            return InTheWay(Obstacle.LEAVING, self._leaving)
         if not self._guard.is_there():
-            return "the guard (rbdgate-guard.service) is not running"
+            return InTheWay(Obstacle.GUARD, "the guard (rbdgate-guard.service) is not running")
         if storage is not None:
-            return storage
+            return InTheWay(Obstacle.STORAGE, storage)
         if view is not None and anchor_of(kernel.mappings, view.settings.anchor_pool) is None:
-            return self._workers.error(ANCHOR) or "it is starting, and has no client of Ceph in its kernel yet"
-        return self._workers.error(DISCOVERY) or ""
+            starting = "it is starting, and has no client of Ceph in its kernel yet"
+            return InTheWay(Obstacle.STARTING, self._workers.error(ANCHOR) or starting)
+        discovery = self._workers.error(DISCOVERY)
+        return InTheWay(Obstacle.DISCOVERY, discovery) if discovery else None
 
     def _say(self, sentence: str) -> None:
-        notify(STATUS=sentence)
+        remark = self._remark()
+        notify(STATUS=f"{sentence}; {remark}" if remark else sentence)
         if sentence != self._said:
             log.info("turn", sentence=sentence)
             self._said = sentence

@@ -12,10 +12,6 @@ from gateway.steps import Step, Teardown, Unmap
 class Listener(Protocol):
     """Who hears what becomes of the steps; it raises nothing."""
 
-    def now(self) -> float:
-        """The time, in seconds."""
-        ...
-
     def begins(self, work: Work, step: Step) -> None:
         """A step is about to be taken."""
         ...
@@ -33,11 +29,30 @@ class Listener(Protocol):
         ...
 
 
+class Timekeeper(Listener, Protocol):
+    """The listener by whose clock the others hear, too."""
+
+    def now(self) -> float:
+        """The time, in seconds."""
+        ...
+
+
 class Work:
     """One image's steps of one turn, followed as they are taken."""
 
-    def __init__(self, listener: Listener, key: str, name: str, steps: tuple[Step, ...], why: str) -> None:
-        self._listener, self.key, self.name, self.why = listener, key, name, why
+    def __init__(
+        self,
+        listener: Timekeeper,
+        key: str,
+        name: str,
+        steps: tuple[Step, ...],
+        why: str,
+        *,
+        trace: str = "",
+        others: tuple[Listener, ...] = (),
+    ) -> None:
+        self._now, self._listeners = listener.now, (listener, *others)
+        self.key, self.name, self.why, self.trace = key, name, why, trace
         self.began = listener.now()
         ends = steps and isinstance(steps[-1], Teardown | Unmap)
         self._last = steps[-1] if ends else None
@@ -45,13 +60,16 @@ class Work:
     @contextmanager
     def step(self, step: Step) -> Iterator[None]:
         """Around the taking of one step; what is raised goes on."""
-        began = self._listener.now()
-        self._listener.begins(self, step)
+        began = self._now()
+        for each in self._listeners:
+            each.begins(self, step)
         try:
             yield
-        except Exception as error:
-            self._listener.failed(self, step, error)
+        except Exception as error:  # it goes on below, whatever it is: listeners hear of every failure
+            for each in self._listeners:
+                each.failed(self, step, error)
             raise
-        self._listener.did(self, step, began)
-        if step is self._last:
-            self._listener.withdrew(self)
+        for each in self._listeners:
+            each.did(self, step, began)
+            if step is self._last:
+                each.withdrew(self)

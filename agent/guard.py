@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from agent.clock import boottime
+from agent.monitoring.guard_file import GuardFigures
 from agent.notify import notify
 from agent.watchdog import Signs
 from agent.workers import Workers
 from gateway.errors import Conflict, RbdgateError, Stuck
+from gateway.events import trace_of
 from gateway.kernel import NodeKernel
 from gateway.lio.lock import LockHolder, start_time
 from gateway.model import Address
@@ -57,8 +60,29 @@ class Portals(Protocol):
         ...
 
 
+class Mount(Protocol):
+    """The trap's mount, as far as the guard sees to it."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is on the air whose reservations may change without being caught."""
+        ...
+
+    def open(self) -> None:
+        """Mount it for the first time and hold what is exported against what is recorded."""
+        ...
+
+    def look(self) -> None:
+        """Mount it anew if it is gone."""
+        ...
+
+    def requests(self) -> int:
+        """How many requests the kernel made of it."""
+        ...
+
+
 class Guard:
-    """Watches one node's tenure."""
+    """Watches one node's tenure, and that changes of reservations are caught."""
 
     def __init__(
         self,
@@ -68,12 +92,18 @@ class Guard:
         runtime: RuntimeDirectory,
         kernel: NodeKernel,
         workers: Workers,
+        trap: Mount | None = None,
+        figures: GuardFigures | None = None,
         clock: Callable[[], float] = boottime,
     ) -> None:
+        self._figures = figures or GuardFigures(clock, 0.0)
         self._boot_id, self._timers, self._runtime = boot_id, timers, runtime
         self._kernel, self._workers, self._clock = kernel, workers, clock
+        self._trap, self._trap_error = trap, ""
+        self._traces: dict[str, str] = {}
+        """The word of each image's last claim here, for the log: a device to be unmapped does not bear it any more."""
         self._stop = threading.Event()
-        self._acting = False
+        self._acting = self._cut = False
         self._signed = 0.0
         self._look_at = 0.0
         self.looked = -math.inf
@@ -85,19 +115,50 @@ class Guard:
 
     def run(self) -> None:
         """Look, act if need be, sleep a little, until told to stop."""
+        self._see_to_trap(first=True)
         notify(READY="1", STATUS="watching")
         while not self._stop.is_set():
             now = self._clock()
+            self._see_to_trap()
             if now - self._signed >= SIGN_PERIOD:
-                self._runtime.write_guard_sign(now)
-                self._signed = now
-                notify(WATCHDOG="1")
+                self._sign(now)
             try:
                 self.look(now)
             except RbdgateError as error:
                 log.warning("withdrawal goes on", error=str(error), kind=type(error).__name__)
             self._stop.wait(self._timers.guard_period)
         self._runtime.drop_guard_sign()
+
+    def _see_to_trap(self, *, first: bool = False) -> None:
+        """Without the trap nothing that keeps reservations is built here; what keeps none is served all the same."""
+        if self._trap is None:
+            return
+        try:
+            if first:
+                self._trap.open()
+            else:
+                self._trap.look()
+            self._trap_error = ""
+        except (RbdgateError, OSError) as error:
+            if str(error) != self._trap_error:
+                log.warning("reservations are not caught", error=str(error))
+            self._trap_error = str(error)
+
+    def _sign(self, now: float) -> None:
+        """Say that the guard lives. Without its sign the agent closes paths; a guard that ends for it cuts them all."""
+        self._signed = now
+        notify(WATCHDOG="1")
+        try:
+            if self._trap is None or self._trap.settled:
+                self._runtime.write_guard_sign(now)
+            self._tell(now)
+        except OSError as error:
+            log.warning("sign of life not written", path=str(self._runtime.path), error=str(error))
+
+    def _tell(self, now: float) -> None:
+        caught = self._trap is not None and not self._trap_error
+        requests = self._trap.requests() if self._trap is not None else 0
+        self._runtime.write_figures(self._figures.text(now, cut=self._cut, mounted=caught, requests=requests))
 
     def look(self, now: float) -> None:
         """One look at the tenure, and one act of withdrawal if it is over."""
@@ -106,8 +167,10 @@ class Guard:
             if self._acting:
                 log.info("tenure runs again")
                 notify(STATUS="watching")
-            self._acting, self._look_at = False, 0.0
+            self._acting = self._cut = False
+            self._look_at = 0.0
             return
+        self._cut = True
         if now < self._look_at:
             return
         self._cut_all()
@@ -139,6 +202,8 @@ class Guard:
         if not addresses:
             return
         log.warning("tenure over: cutting", portals=len(addresses))
+        if not self._acting:
+            self._figures.cut()
         self._acting = True
         for act in (self._kernel.cut, self._kernel.remove_addresses):
             try:
@@ -149,24 +214,29 @@ class Guard:
     def _withdraw(self, kernel: Kernel) -> bool:
         """Go on towards nothing; returns whether nothing is left."""
         plan = plan_nothing(kernel)
+        self._traces |= {device.name.uid: trace_of(device.name.token) for device in kernel.devices}
         for key, steps in plan.images.items():
-            self._workers.submit(key, partial(self._take_down, key, steps))
+            self._workers.submit(key, partial(self._take_down, key, steps, self._traces.get(key, "")))
         if not plan.images and not self._workers.busy():
             for step in plan.last:
                 if isinstance(step, Uncut):
                     self._kernel.uncut(step.addresses)
         return plan.empty
 
-    def _take_down(self, key: str, steps: tuple[Step, ...]) -> None:
+    def _take_down(self, key: str, steps: tuple[Step, ...], trace: str) -> None:
+        """Withdraw one image, as far as its steps go; `trace` is that of its takeover by whoever has it next."""
+        bind_contextvars(uid=key, trace=trace)  # for the rest of this work's own thread
+        began = self._clock()
         for step in steps:
             if self._may_serve(self._clock()):
                 return  # the agent proved its lease meanwhile and serves again: what comes next would hit that
-            log.info("step", image=key, step=type(step).__name__)
+            log.info("step", step=type(step).__name__)
             try:
                 self._take(step)
             except Stuck:
                 self._end_lock_holder()
                 raise
+        log.warning("withdrawn", reason="the tenure is over", seconds=round(self._clock() - began, 3))
 
     def _take(self, step: Step) -> None:
         if isinstance(step, Teardown):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.timers import GUARD_STALE
+from gateway.timers import guard_lives
 
 GUARD_DOUBT = 1.5
 """How long, in seconds, a guard with a stale sign of life gets to renew it: it gives one a second."""
@@ -25,12 +25,16 @@ class GuardWatch:
         """Whether the last sign that was seen was stale."""
         return self._doubted_since is not None
 
+    def is_fresh(self) -> bool:
+        """Whether the sign is fresh, without any doubt: what a path may be opened on. Any thread may ask."""
+        return guard_lives(self._sign(), self._clock())
+
     def is_there(self) -> bool:
         """Whether there is a guard, as far as can be told now."""
         sign, now = self._sign(), self._clock()
         if sign is None:
             return False
-        if now - sign < GUARD_STALE:
+        if guard_lives(sign, now):
             self._doubted_since = None
             return True
         if self._doubted_since is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
 from typing import Protocol
 
 import structlog
@@ -20,6 +21,14 @@ from gateway.runtime import RuntimeDirectory, Tenure
 from gateway.timers import Timers
 
 log = structlog.get_logger("keeper")
+
+
+class Renewal(Enum):
+    """What came of one renewal."""
+
+    PROVEN = "proven"
+    FAILED = "failed"
+    GONE = "gone"
 
 
 class LeaseStore(Protocol):
@@ -46,8 +55,11 @@ class LeaseKeeper(threading.Thread):
         runtime: RuntimeDirectory,
         on_change: Callable[[], None],
         clock: Callable[[], float] = boottime,
+        heard: Callable[[Renewal, float], None] = lambda _renewal, _seconds: None,
     ) -> None:
+        """`heard` hears what came of each renewal after how many seconds, and must not block."""
         super().__init__(name="lease-keeper", daemon=True)
+        self._heard = heard
         self._store, self.lease = store, tenure.lease
         self._timers, self._runtime, self._on_change, self._clock = timers, runtime, on_change, clock
         self._tenure = tenure
@@ -112,16 +124,20 @@ class LeaseKeeper(threading.Thread):
             end = sent + min(ttl, self._timers.lease_ttl) - self._timers.tenure_margin
             claims = self._store.own_claims(self.lease, timeout=self._timers.etcd_call)
         except LeaseGone:
+            self._heard(Renewal.GONE, self._clock() - sent)
             if not self._closed:
                 self._end()
             return False
         except RbdgateError as error:
+            self._heard(Renewal.FAILED, self._clock() - sent)
             self._complain(error)
             return False
         self._failed = 0
         proven = replace(self._tenure, end=end, claims=claims)
         if not self._write(proven):
+            self._heard(Renewal.FAILED, self._clock() - sent)
             return False
+        self._heard(Renewal.PROVEN, self._clock() - sent)
         lost = {uid for uid, token in self._tenure.claims.items() if claims.get(uid) != token}
         self._tenure = proven
         with self._proofs:

@@ -78,6 +78,11 @@ class Lasting:
             failed=frozenset(workers.failing((Exception,))),
         )
 
+    def next_change(self, now: float, longest: float) -> float:
+        """Seconds until networks that changed count as steady, or `longest` if nothing comes to that before."""
+        due = (since + LINKS_STEADY - now for since in self._same_since.values())
+        return min([longest, *(left for left in due if left > 0)])
+
     def _failing_long(self, workers: Workers, now: float) -> frozenset[str]:
         """What fails here for long, longer each time round: an image that no node can export must not go round fast."""
         since = workers.failing((KernelRefused, Stuck))

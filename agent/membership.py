@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -32,6 +33,9 @@ from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers
 
+if TYPE_CHECKING:
+    from gateway.storage import CephStorage  # librados is slow to load: it comes with the first connection
+
 log = structlog.get_logger("membership")
 
 
@@ -48,7 +52,7 @@ class Membership:
         store: ClusterStore,
         leases: LeaseStore,
         lease_client: EtcdClient,
-        link: StorageLink,
+        link: StorageLink[CephStorage],
         kernel: KernelDoor,
         runtime: RuntimeDirectory,
         on_change: Callable[[str], None],
@@ -60,7 +64,7 @@ class Membership:
     ) -> None:
         """Without a `reachability` that somebody feeds Ceph is never in doubt; without `requests` none was given up."""
         self.store = store
-        self._node, self._version, self._boot_id, self._timers = node, version, boot_id, timers
+        self._node, self._version, self.boot_id, self._timers = node, version, boot_id, timers
         self._leases, self._link, self._kernel, self._runtime = leases, link, kernel, runtime
         self._lease_client, self._on_change, self._clock = lease_client, on_change, clock
         self._make_keeper = keeper
@@ -79,12 +83,12 @@ class Membership:
         """The proven tenure; over when there is none or this node has resigned."""
         keeper = self._keeper
         if keeper is None or self._resigned is not None:
-            return Tenure(self._boot_id, keeper.lease if keeper else 0, 0.0)
+            return Tenure(self.boot_id, keeper.lease if keeper else 0, 0.0)
         return keeper.tenure
 
     def adopt(self) -> bool:
         """Go on with the lease that a predecessor left in `/run` on this boot; the keeper finds out if it lives."""
-        tenure = self._runtime.read_tenure(self._boot_id)
+        tenure = self._runtime.read_tenure(self.boot_id)
         if tenure is None or tenure.end <= 0:
             return False
         if tenure.node not in ("", str(self._node)):  # the lease says that another node lives: it must run out
@@ -96,11 +100,21 @@ class Membership:
         self._start_keeper(replace(tenure, node=str(self._node)))
         return True
 
-    def ensure(self, view: ClusterView | None, kernel: Kernel, fitness: Fitness) -> None:
-        """Be a member or raise `NotYet`; also keeps the node's word in etcd true, and resigns where Ceph is lost."""
+    @property
+    def over(self) -> str:
+        """Why the present membership is over, if it is; no path is opened under it from then on."""
+        if self._resigned is not None:
+            return self._resigned
+        return "the lease is gone; withdrawing everything" if self._keeper is not None and self._keeper.gone else ""
+
+    def ensure(self, view: ClusterView | None, kernel: Kernel, fitness: Fitness, over: str) -> None:
+        """Be a member or raise `NotYet`; also keeps the node's word in etcd true, and resigns where Ceph is lost.
+
+        `over` is what `over` was before the kernel was looked at.
+        """
         keeper = self._keeper
-        if keeper is not None and (keeper.gone or self._resigned is not None):
-            self._leave(keeper, kernel)
+        if keeper is not None and self.over:
+            self._leave(keeper, kernel, over)
             keeper = None
         if keeper is None:
             self._emptying.expect(kernel, "withdrawing what an earlier membership left in the kernel")
@@ -159,7 +173,8 @@ class Membership:
 
     def hands(self, permit: Callable[[str, int], bool]) -> Hands:
         """What this turn's steps work with."""
-        hands = Hands(self._node, self.tenure.lease, self.store, self._link.storage, self._kernel, permit)
+        lease, storage = self.tenure.lease, self._link.storage
+        hands = Hands(self._node, lease, self.store, storage, self._kernel, permit, boot_id=self.boot_id)
         return hands if self.requests is None else replace(hands, complete=self.requests.complete)
 
     def client_fenced(self, storage: object, reason: str) -> None:
@@ -201,7 +216,7 @@ class Membership:
         except (AlreadyExists, NotFound) as error:
             self._lease_client.revoke_lease(lease)
             raise NotYet(str(error)) from error
-        self._start_keeper(Tenure(self._boot_id, lease, 0.0, node=str(self._node)))
+        self._start_keeper(Tenure(self.boot_id, lease, 0.0, node=str(self._node)))
         self.prove()
 
     def _start_keeper(self, tenure: Tenure) -> None:
@@ -215,7 +230,7 @@ class Membership:
         )
         self._keeper.start()
 
-    def _leave(self, keeper: LeaseKeeper, kernel: Kernel) -> None:
+    def _leave(self, keeper: LeaseKeeper, kernel: Kernel, over: str) -> None:
         """End a membership whose lease is gone or that was resigned: the lease first, then what is in the kernel.
 
         The lease is ended as soon as nothing answers from here any more, read back, though devices may hang for as
@@ -224,12 +239,16 @@ class Membership:
         fenced by whoever takes an image, before it maps it, as after a crash. A client that is on the blocklist
         already is only named there once more. What still runs here under the old claims is refused: by etcd without
         the claim, by the header that names another, by the OSDs. The next membership begins with an empty kernel.
+
+        A look from before the membership was over shows nothing: a worker may have opened a path after it.
         """
         keeper.abandon()
         self._runtime.drop_tenure()
+        if not over:
+            raise NotYet(self.over, withdraw=True)
         if not keeper.gone and not plan_nothing(kernel).first:
             self._end_lease(keeper)
-        self._emptying.expect(kernel, self._resigned or "the lease is gone; withdrawing everything")
+        self._emptying.expect(kernel, self.over)
         if not keeper.gone:
             raise NotYet("the lease of the former membership could not be ended: etcd does not answer")
         self._link.renew()
@@ -274,7 +293,7 @@ class Membership:
         return LiveNode(
             name=self._node,
             lease=lease,
-            boot_id=self._boot_id,
+            boot_id=self.boot_id,
             version=self._version,
             networks=fitness.networks,
             obstacle=fitness.obstacle,

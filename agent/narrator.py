@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from agent.clock import boottime
-from agent.following import Work
+from agent.following import Listener, Work
 from agent.takeover import Takeover
 from gateway.errors import Blocklisted, Conflict, FenceUnconfirmed, RequestsGivenUp, TenureOver
 from gateway.events import Event, Kind, trace_of
-from gateway.model import ClusterView, FenceIntent, ImageSpec, Instance, Label
+from gateway.model import Amendment, ClusterView, FenceIntent, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR
+from gateway.phases import Phase
 from gateway.report import ImageReport, NodeReport, PathReport
-from gateway.steps import Claim, ForsakeHold, Release, Step
+from gateway.steps import Claim, Forget, ForsakeHold, Release, Step, TakeHold
 
 OBSTACLE_LASTS = 10.0
 """An obstacle to taking images is told when it has lasted so long, in seconds: each start begins with some."""
@@ -67,6 +69,8 @@ class Narrator:
         adopted: int = 0,
         clock: Callable[[], float] = boottime,
     ) -> None:
+        self.on_served: Callable[[str, Takeover], None] = lambda _uid, _takeover: None
+        """Hears of each image that was brought up here, and of what that took."""
         self._node, self._version, self._tell, self._adopted, self._clock = node, version, tell, adopted, clock
         self._lock = threading.RLock()
         self._names: dict[str, str] = {}
@@ -74,18 +78,34 @@ class Narrator:
         self._away = ""
         self._live: frozenset[Label] = frozenset()
         self._held: dict[str, int] = {}
+        self._mine: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        self._unheld: dict[str, float] = {}
         self._seen = _Seen()
         self._fresh = False
         self._takeovers: dict[str, Takeover] = {}
         self._released: set[str] = set()
         self._failing: dict[str, set[str]] = {}
         self._fenced: dict[str, tuple[int, frozenset[Instance]]] = {}
+        self._amended: dict[str, int] = {}
         self._obstacle_since: float | None = None
         self._obstacle_told = False
 
-    def work(self, key: str, name: str, steps: tuple[Step, ...], why: str) -> Work:
-        """What follows one image's steps of one turn; `why` they are taken."""
-        return Work(self, key, name, steps, why)
+    def work(self, key: str, name: str, steps: tuple[Step, ...], why: str, *others: Listener) -> Work:
+        """What follows one image's steps of one turn, for others as well; `why` they are taken."""
+        with self._lock:
+            claims = any(isinstance(step, Claim) for step in steps)
+            trace = self._trace_of_next(key) if claims else self._trace(key)
+        return Work(self, key, name, steps, why, trace=trace, others=others)
+
+    @contextmanager
+    def during(self, uid: str, phase: Phase) -> Iterator[None]:
+        """Around what is a phase of an image's takeover by itself, within one of its steps."""
+        began = self._clock()
+        yield
+        with self._lock:
+            if uid in self._takeovers:
+                self._takeovers[uid].within(phase, self._clock() - began)
 
     def fenced(self, intents: tuple[FenceIntent, ...]) -> None:
         """These clients are fenced, and that was confirmed; told once for each takeover."""
@@ -111,7 +131,7 @@ class Narrator:
             self._away = reason
             text = "may not serve now" if left else "may not serve now, and nothing is left here that did"
             self._tell(Event(Kind.NODE, text, reason, node=str(self._node)))
-            self._seen, self._takeovers = _Seen(), {}
+            self._seen, self._takeovers, self._unheld = _Seen(), {}, {}
 
     def turns(self, view: ClusterView, lease: int) -> None:
         """Tell what has changed in the cluster; call it before the turn's steps are taken, so that order is kept."""
@@ -126,6 +146,8 @@ class Narrator:
             if not self._fresh:
                 self._see_claims(held)
             self._held = held
+            self._mine |= held
+            self._see_holders(view)
 
     def see(self, look: Look) -> None:
         """Tell how the images held here have changed since the last look."""
@@ -138,7 +160,10 @@ class Narrator:
         """A step is about to be taken: a turn can see what it does in etcd before it has come back."""
         with self._lock:
             if isinstance(step, Claim):
-                self._takeovers[work.key] = Takeover(self._clock(), reason=step.reason)
+                now, detected = self._clock(), self._unheld.get(work.key)
+                self._takeovers[work.key] = Takeover(now, reason=step.reason, trace=work.trace, detected=detected)
+            elif Takeover.has(step):
+                self._takeovers.setdefault(work.key, Takeover(self._clock(), trace=work.trace))
             if isinstance(step, Release):
                 self._released.add(work.key)
 
@@ -147,10 +172,12 @@ class Narrator:
         now = self._clock()
         with self._lock:
             if Takeover.has(step):
-                self._takeovers.setdefault(work.key, Takeover(began)).count(step, began, now)
+                self._takeovers.setdefault(work.key, Takeover(began, trace=work.trace)).count(step, began, now)
             if isinstance(step, ForsakeHold):
                 text = "had lost it, and let go of what named it as the holder"
-                self._tell(self._of(work.key, Kind.IMAGE, text, work.why))
+                self._tell(self._of(work.key, Kind.IMAGE, text, work.why, trace=work.trace))
+            if isinstance(step, TakeHold | Forget) and step.amendment is not None:
+                self._tell_amendment(work.key, step.token, step.amendment)
             if isinstance(step, Release):
                 trace, took = trace_of(step.token), now - work.began
                 self._tell(self._of(work.key, Kind.IMAGE, "let go of it", work.why, trace=trace, seconds=took))
@@ -159,13 +186,16 @@ class Narrator:
         """What was left of an image here is gone, and nothing follows."""
         if not self._away:
             text = f"withdrew what there was of {work.name}"
-            self._tell(self._of(work.key, Kind.IMAGE, text, work.why, seconds=self._clock() - work.began))
+            took = self._clock() - work.began
+            self._tell(self._of(work.key, Kind.IMAGE, text, work.why, trace=work.trace, seconds=took))
 
     def failed(self, work: Work, step: Step, error: Exception) -> None:
         """A step failed; of one series each reason is told once, whatever numbers stand in it."""
-        if isinstance(step, Release):
-            with self._lock:
+        with self._lock:
+            if isinstance(step, Release):
                 self._released.discard(work.key)
+            if work.key in self._takeovers:
+                self._takeovers[work.key].failed()
         if isinstance(error, TenureOver | Blocklisted | RequestsGivenUp):
             return  # told as the node's: it may not serve now
         if work.key == ANCHOR:
@@ -181,7 +211,7 @@ class Narrator:
             told.add(kind)
             about = Kind.FENCE if isinstance(error, FenceUnconfirmed) else Kind.FAULT
             words = "not fenced, so not served" if isinstance(error, FenceUnconfirmed) else _failure(step)
-            self._tell(self._of(work.key, about, words, reason, trace=self._trace(work.key)))
+            self._tell(self._of(work.key, about, words, reason, trace=work.trace))
 
     def now(self) -> float:
         """The narrator's clock, in seconds."""
@@ -235,7 +265,10 @@ class Narrator:
         for uid, token in held.items():
             if self._held.get(uid) != token:
                 reason = self._takeovers[uid].reason if uid in self._takeovers else ""
-                self._tell(self._of(uid, Kind.IMAGE, "claimed", reason, trace=trace_of(token)))
+                trace = self._trace_of_next(uid) or trace_of(token)
+                if uid in self._takeovers:
+                    trace = self._takeovers[uid].trace = self._takeovers[uid].trace or trace
+                self._tell(self._of(uid, Kind.IMAGE, "claimed", reason, trace=trace))
         for uid in set(self._held) - set(held):
             self._takeovers.pop(uid, None)
             if uid not in self._released:
@@ -244,12 +277,14 @@ class Narrator:
             self._released.discard(uid)
 
     def _see_export(self, spec: ImageSpec | None, image: ImageReport, *, was: bool) -> None:
-        takeover, trace = self._takeovers.get(image.uid), trace_of(image.token)
+        takeover, trace = self._takeovers.get(image.uid), self._trace(image.uid)
         if image.exported and takeover is not None and takeover.built:
             del self._takeovers[image.uid]
             down = "; ".join(f"path {path.tag} is down: {path.reason}" for path in image.paths if not path.up)
             text = f"serves it, {sum(path.up for path in image.paths)} of {len(image.paths)} paths up ({takeover})"
-            self._tell(self._of(image.uid, Kind.IMAGE, text, down, trace=trace, seconds=takeover.seconds))
+            event = self._of(image.uid, Kind.IMAGE, text, down, trace=trace, seconds=takeover.seconds)
+            self._tell(replace(event, phases=takeover.phases))
+            self.on_served(image.uid, takeover)
         elif was and not image.exported:
             text, why = (
                 "is not exported here any more, though it is held",
@@ -257,6 +292,7 @@ class Narrator:
             )
             self._tell(self._of(image.uid, Kind.FAULT, text, why, trace=trace))
         elif was:
+            self._takeovers.pop(image.uid, None)  # a path was opened again, which is no takeover
             self._see_paths(spec, image, trace)
 
     def _see_paths(self, spec: ImageSpec | None, image: ImageReport, trace: str) -> None:
@@ -265,12 +301,12 @@ class Narrator:
         for path in image.paths:
             if path.tag in before and path.up != before[path.tag].up:
                 text = f"path {path.tag}{where.get(path.tag, '')} is {'up again' if path.up else 'down'}"
-                self._tell(self._of(image.uid, Kind.PATH, text, path.reason, trace=trace))
+                self._tell(replace(self._of(image.uid, Kind.PATH, text, path.reason, trace=trace), path=path.tag))
 
     def _see_failures(self, look: Look) -> None:
         for key in [key for key in self._failing if key not in look.at_work and look.error(key) is None]:
             del self._failing[key]
-            self._tell(self._of(key, Kind.FAULT, "the fault is over"))
+            self._tell(self._of(key, Kind.FAULT, "the fault is over", trace=self._trace(key)))
 
     def _see_obstacle(self, obstacle: str) -> None:
         now = self._clock()
@@ -290,11 +326,36 @@ class Narrator:
             victims = _listed({intent.instance for intent in intents if str(intent.node or "") == node})
             text = f"fenced the clients{whose}, confirmed: {victims}"
             why = "they may have had it open"
-            self._tell(self._of(uid, Kind.FENCE, text, why, trace=trace_of(token), node=node))
+            self._tell(self._of(uid, Kind.FENCE, text, why, trace=self._trace(uid) or trace_of(token), node=node))
+
+    def _tell_amendment(self, uid: str, token: int, amendment: Amendment) -> None:
+        """Told once, though it may be made again where its end could not be written down."""
+        if self._amended.get(uid) != amendment.revision:
+            self._amended[uid] = amendment.revision
+            text = f"changed its recorded reservations as {amendment.by} asked: {amendment.what}"
+            self._tell(self._of(uid, Kind.IMAGE, text, amendment.why, trace=self._trace(uid) or trace_of(token)))
 
     def _trace(self, uid: str) -> str:
-        token = self._held.get(uid)
+        """The word for what happens to an image here now: of the takeover under way, or of the claim (it had) here."""
+        takeover = self._takeovers.get(uid)
+        if takeover is not None and takeover.trace:
+            return takeover.trace
+        token = self._held.get(uid, self._mine.get(uid))
         return trace_of(token) if token is not None else ""
+
+    def _trace_of_next(self, uid: str) -> str:
+        """The word for a takeover that begins: of the claim that ended before it; empty if none was seen."""
+        return trace_of(self._last[uid]) if uid in self._last else ""
+
+    def _see_holders(self, view: ClusterView) -> None:
+        """Remember each image's newest claim, which the records of a holder that died still name, and who has none."""
+        for token, uid in [
+            *((record.token, record.image_uid) for record in view.records),
+            *((claim.token, uid) for uid, claim in view.claims.items()),
+        ]:
+            self._last[uid] = max(token, self._last.get(uid, 0))
+        now, wanted = self._clock(), (spec for spec in view.images.values() if not (spec.deleting or spec.stopped))
+        self._unheld = {spec.uid: self._unheld.get(spec.uid, now) for spec in wanted if spec.uid not in view.claims}
 
     def _of(
         self,

@@ -101,7 +101,7 @@ class Prober(threading.Thread):
     def __init__(
         self,
         reachability: Reachability,
-        link: StorageLink,
+        link: StorageLink[CephStorage],
         *,
         timers: Timers,
         on_change: Callable[[], None],

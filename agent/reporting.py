@@ -9,9 +9,11 @@ from gateway.access import Opened, access_of
 from gateway.credentials import Unreadable
 from gateway.model import Address, ClusterView, ImageSpec, Label
 from gateway.observed import Kernel
-from gateway.plan import anchor_of, export_of, path_is_up, path_wishes
+from gateway.plan import PathWish, anchor_of, export_of, path_is_up, path_wishes
 from gateway.profile import access_differences, differences, discovery_is
+from gateway.reasons import Down
 from gateway.report import ImageReport, NodeReport, PathReport
+from gateway.reservations.state import MAX_REGISTRATIONS
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _image_report(uid: str, token: int, seen: Seen) -> ImageReport:
         return ImageReport(uid, token, bool(seen.kernel.devices_of(uid)), (), "its spec cannot be read")
     export = export_of(spec, token, seen.kernel)
     access = access_of(seen.view, seen.opened, spec)
-    error = seen.error(uid) or access.obstacle or ("" if export else seen.obstacle)
+    error = seen.error(uid) or access.obstacle or ("" if export else seen.obstacle) or _crowd(uid, seen.kernel)
     grown = all(mapping.size >= spec.size for mapping in seen.kernel.mappings_of(spec))  # krbd hears of it by itself
     complete = export is not None and grown and not differences(spec, *export)
     agrees = complete and not access.obstacle and not access_differences(access, export[1] if export else None)
@@ -85,9 +87,25 @@ def _image_report(uid: str, token: int, seen: Seen) -> ImageReport:
     return ImageReport(uid, token, export is not None, _paths(spec, error, seen), error, applied)
 
 
+def _crowd(uid: str, kernel: Kernel) -> str:
+    many = kernel.crowded.get(uid)
+    if many is None:
+        return ""
+    return (
+        f"it has {many} registrations of persistent reservations, and room for {MAX_REGISTRATIONS}: see `rbdgate"
+        " reservation show`, and have hosts unregister that are gone"
+    )
+
+
 def _paths(spec: ImageSpec, error: str, seen: Seen) -> tuple[PathReport, ...]:
     return tuple(
-        PathReport(wish.path.tag, up, "" if up else (wish.down_because or error or "being brought up"))
+        _path_report(wish, error, up=path_is_up(spec, wish.path, seen.kernel))
         for wish in path_wishes(spec, seen.kernel, guarded=seen.guarded, strangers=seen.strangers)
-        for up in (path_is_up(spec, wish.path, seen.kernel),)
     )
+
+
+def _path_report(wish: PathWish, error: str, *, up: bool) -> PathReport:
+    if up:
+        return PathReport(wish.path.tag, up)
+    kind = wish.kind or (Down.FAILURE if error else Down.STARTING)
+    return PathReport(wish.path.tag, up, wish.down_because or error or "being brought up", kind=kind)

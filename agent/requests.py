@@ -70,6 +70,11 @@ class RequestLedger:
             self._read()
             return self._kept.clients.get(client) is False and not self._event
 
+    @property
+    def given_up(self) -> bool:
+        """Whether a client of this boot that is remembered gave a request up, by what was read so far."""
+        return any(self._kept.clients.values())
+
     def _read(self) -> None:
         try:
             excerpt = self._log.look(self._position)

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
 from gateway.errors import RbdgateError, StorageUnavailable
 from gateway.model import Instance
-
-if TYPE_CHECKING:
-    from gateway.storage import CephStorage  # librados is slow to load: it comes with the first connection
 
 log = structlog.get_logger("storage")
 
@@ -24,24 +21,36 @@ RETRY = 2.0
 """Seconds between two tries to connect."""
 
 
-class StorageLink(threading.Thread):
+class Connected(Protocol):
+    """A connection, which is one client instance."""
+
+    @property
+    def instance(self) -> Instance:
+        """What the OSDs know it by."""
+        ...
+
+
+C = TypeVar("C", bound=Connected)
+
+
+class StorageLink(threading.Thread, Generic[C]):
     """Keeps one connection to RADOS, or says why there is none."""
 
-    def __init__(self, connect: Callable[[], CephStorage], on_change: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], C], on_change: Callable[[], None]) -> None:
         super().__init__(name="rados-link", daemon=True)
         self._connect, self._on_change = connect, on_change
-        self._storage: CephStorage | None = None
+        self._storage: C | None = None
         self._instance: Instance | None = None
         self._reason = "connecting"
         self._wanted = threading.Event()
         self._wanted.set()
 
     @property
-    def storage(self) -> CephStorage | None:
+    def storage(self) -> C | None:
         """The connection, if there is one."""
         return self._storage
 
-    def connected(self) -> CephStorage:
+    def connected(self) -> C:
         """The connection; `StorageUnavailable` with the reason if there is none."""
         storage = self._storage
         if storage is None:

@@ -1,46 +1,75 @@
-"""An image on its way up on this node, in seconds: what its takeover took, step by step. Pure."""
+"""An image on its way up on this node, in seconds: what its takeover took, phase by phase. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.phases import Phase
 from gateway.steps import Build, Claim, Map, OpenPath, Step, TakeHold
 
-_WORDS = {Claim: "claim", TakeHold: "hold", Map: "map", Build: "build", OpenPath: "paths"}
-"""The steps of a takeover in their order, and how they are told."""
+_PHASES = {
+    Claim: Phase.CLAIM,
+    TakeHold: Phase.FENCE,
+    Map: Phase.MAP,
+    Build: Phase.EXPORT,
+    OpenPath: Phase.EXPORT,
+}
+"""The phase of each of a takeover's steps, but for what is counted by itself within it."""
 
 
 @dataclass
 class Takeover:
-    """Times are the caller's clock's; `reason` is why the image was claimed."""
+    """Times are the caller's clock's; `reason` is why the image was claimed, `trace` ties together what is told of it.
+
+    `detected` is when this node saw that nobody holds the image, if it did.
+    """
 
     began: float
     ended: float = 0.0
     reason: str = ""
-    _spans: dict[str, float] = field(default_factory=dict)
+    trace: str = ""
+    detected: float | None = None
+    built: bool = False
+    """Whether the export was built."""
+    _spans: dict[Phase, float] = field(default_factory=dict)
+    _within: dict[Phase, float] = field(default_factory=dict)
 
     @staticmethod
     def has(step: Step) -> bool:
         """Whether a step is one of a takeover's."""
-        return type(step) in _WORDS
+        return type(step) in _PHASES
+
+    def within(self, phase: Phase, seconds: float) -> None:
+        """Count part of the step that is under way as a phase of its own."""
+        self._within[phase] = self._within.get(phase, 0.0) + seconds
 
     def count(self, step: Step, began: float, ended: float) -> None:
         """Add a step that was taken; a new `TakeHold` means that an earlier try failed further down."""
         if isinstance(step, TakeHold):
-            self._spans = {word: took for word, took in self._spans.items() if word == _WORDS[Claim]}
-        word = _WORDS[type(step)]
-        self._spans[word] = self._spans.get(word, 0.0) + ended - began
+            self._spans = {phase: took for phase, took in self._spans.items() if phase is Phase.CLAIM}
+        self.built = (self.built and not isinstance(step, TakeHold)) or isinstance(step, Build)
+        took = ended - began - sum(self._within.values())
+        for phase, seconds in ({_PHASES[type(step)]: took} | self._within).items():
+            self._spans[phase] = self._spans.get(phase, 0.0) + seconds
+        self._within = {}
         self.ended = ended
 
-    @property
-    def built(self) -> bool:
-        """Whether the export was built."""
-        return _WORDS[Build] in self._spans
+    def failed(self) -> None:
+        """A step failed: what was counted within it is counted with the next try."""
+        self._within = {}
 
     @property
     def seconds(self) -> float:
-        """From its first step, the claim where this node claimed it, to its last."""
-        return self.ended - self.began
+        """From the moment nobody held it, or where that was not seen from the first step, to its last step."""
+        return self.ended - (self.began if self.detected is None else self.detected)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """The seconds of each phase there was, in order; what is missing to the whole was spent between the steps."""
+        spans = dict(self._spans)
+        if self.detected is not None:
+            spans[Phase.DETECT] = self.began - self.detected
+        return {phase.value: round(spans[phase], 3) for phase in Phase if phase in spans}
 
     def __str__(self) -> str:
-        return ", ".join(f"{word} {self._spans[word]:.2f} s" for word in _WORDS.values() if word in self._spans)
+        return ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self.phases.items())

@@ -112,7 +112,7 @@ class Workers:
         except RbdgateError as error:
             failure = self._failed(key, error)
         except Exception as error:  # a bug in one image's steps must not stop the others: log, retry
-            log.exception("bug in a step", image=key)
+            log.exception("bug in a step", key=key)
             failure = self._failed(key, error)
         with self._lock:
             self._failures.pop(key, None)
@@ -130,5 +130,5 @@ class Workers:
         pause = min(self._retry_last, self._retry_first * 2 ** min(count - 1, 16))
         if isinstance(error, TenureOver):
             pause = self._retry_first
-        log.warning("image failed", image=key, error=str(error), kind=type(error).__name__, tries=count, retry_in=pause)
+        log.warning("image failed", key=key, error=str(error), kind=type(error).__name__, tries=count, retry_in=pause)
         return Failure(str(error) or type(error).__name__, count, now + pause, type(error), since)

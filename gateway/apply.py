@@ -7,8 +7,8 @@ exactly those are fenced, and the header is swapped against exactly the holder t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from gateway.errors import (
 from gateway.images.holder import Holder
 from gateway.model import (
     Address,
+    Amendment,
     Connection,
     FenceIntent,
     HolderRecord,
@@ -38,6 +39,8 @@ from gateway.model import (
 )
 from gateway.model import Claim as ClaimValue
 from gateway.observed import DeviceName
+from gateway.phases import Phase
+from gateway.reservations.state import ReservationState
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Store(Protocol):
     def mark_served(self, spec: ImageSpec, token: int, addresses: frozenset[Address]) -> None: ...
     def start_move(self, uid: str, token: int, to: Label, why: str) -> None: ...
     def finish_move(self, uid: str, revision: int) -> None: ...
+    def finish_amendment(self, uid: str, revision: int) -> None: ...
     def connections_of(self, uid: str) -> tuple[Connection, ...]: ...
     def live_instances(self) -> Mapping[Instance, Label]: ...
 
@@ -77,8 +81,11 @@ class Storage(Protocol):
     def instance(self) -> Instance: ...
     def openers(self, spec: ImageSpec) -> Openers: ...
     def fence(self, spec: ImageSpec, victims: frozenset[Instance]) -> None: ...
-    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None: ...
+    def take(
+        self, spec: ImageSpec, expected: Holder | None, mine: Holder, amendment: Amendment | None = None
+    ) -> None: ...
     def break_locks(self, spec: ImageSpec, owners: frozenset[Instance]) -> None: ...
+    def reservations(self, spec: ImageSpec, token: int) -> ReservationState: ...
     def refresh(self, spec: ImageSpec, mine: Holder) -> None: ...
     def release(self, spec: ImageSpec, token: int) -> None: ...
     def blocklisted(self) -> frozenset[Instance]: ...
@@ -89,25 +96,22 @@ class KernelDoor(Protocol):
 
     def cut(self, addresses: frozenset[Address]) -> None: ...
     def uncut(self, addresses: frozenset[Address]) -> None: ...
+    def unmute(self, connections: frozenset[Connection]) -> None: ...
     def remove_addresses(self, addresses: frozenset[Address]) -> None: ...
     def teardown(self, uid: str, iqns: frozenset[Iqn]) -> None: ...
     def unmap(self, number: int) -> None: ...
     def map_anchor(self, generation: int) -> None: ...
     def anchor_instance(self) -> Instance: ...
     def map_image(self, spec: ImageSpec, client: Instance) -> None: ...
-    def build(self, spec: ImageSpec, device: DeviceName, access: Access) -> None: ...
+    def build(
+        self, spec: ImageSpec, device: DeviceName, access: Access, reservations: ReservationState | None
+    ) -> None: ...
     def probe(self, path: Path) -> None: ...
     def open_path(self, spec: ImageSpec, path: Path, permit: Callable[[], None]) -> None: ...
     def nudge(self, connection: Connection) -> None: ...
     def close_path(self, spec: ImageSpec, path: Path) -> None: ...
-    def set_initiators(
-        self,
-        spec: ImageSpec,
-        wanted: Mapping[Iqn, Credentials | None],
-        remove: frozenset[Iqn],
-        *,
-        demanded: bool,
-    ) -> None: ...
+    def set_initiators(self, step: words.SetInitiators, reservations: ReservationState | None) -> None: ...
+    def forget(self, spec: ImageSpec, nexuses: Iterable[str]) -> None: ...
     def set_discovery(self, credentials: Credentials | None) -> None: ...
     def close_discovery(self) -> None: ...
 
@@ -122,10 +126,16 @@ class Hands:
     storage: Storage | None
     kernel: KernelDoor
     permit: Callable[[str, int], bool]
+    guarded: Callable[[], bool] = lambda: True
+    """Whether this node's guard gives its sign of life now."""
     complete: Callable[[Instance], bool] = lambda _: True
     """Whether every request of that kernel client of this node's was answered; unknown is no."""
     fenced: Callable[[tuple[FenceIntent, ...]], None] = lambda _: None
     """Hears whom a takeover has fenced, once that was confirmed."""
+    boot_id: str = ""
+    """The machine's present boot, which goes on record with this node's instances."""
+    during: Callable[[str, Phase], AbstractContextManager[None]] = lambda _uid, _phase: nullcontext()
+    """Measures what is a phase of an image's takeover by itself, though it is part of a step."""
 
 
 def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912, PLR0915 - one flat table of words and acts
@@ -136,6 +146,8 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912, PLR09
             kernel.cut(step.addresses)
         case words.Uncut():
             kernel.uncut(step.addresses)
+        case words.Unmute():
+            kernel.unmute(step.connections)
         case words.RemoveAddresses():
             kernel.remove_addresses(step.addresses)
         case words.Teardown():
@@ -149,12 +161,16 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912, PLR09
         case words.TakeHold():
             _permit(hands, step.spec, step.token)
             _take_hold(step, hands)
+        case words.FinishAmendment():
+            store.finish_amendment(step.uid, step.revision)
         case words.Map():
             _permit(hands, step.spec, step.token)
             kernel.map_image(step.spec, step.client)
         case words.Build():
             _permit(hands, step.spec, step.device.token)
-            kernel.build(step.spec, step.device, step.access)
+            with hands.during(step.spec.uid, Phase.RESTORE):
+                reservations = _reservations(step.spec, step.device.token, hands)
+            kernel.build(step.spec, step.device, step.access, reservations)
         case words.OpenPath():
             _permit(hands, step.spec, step.token)
             _open_path(step, hands)
@@ -163,7 +179,10 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912, PLR09
         case words.ClosePath():
             kernel.close_path(step.spec, step.path)
         case words.SetInitiators():
-            kernel.set_initiators(step.spec, step.wanted, step.remove, demanded=step.demanded)
+            recorded = _reservations(step.spec, step.token, hands) if step.newcomers else None
+            kernel.set_initiators(step, recorded)
+        case words.Forget():
+            kernel.forget(step.spec, step.amendment.nexuses)
         case words.SetDiscovery():
             kernel.set_discovery(step.credentials)
         case words.CloseDiscovery():
@@ -185,12 +204,20 @@ def apply(step: words.Step, hands: Hands) -> None:  # noqa: C901, PLR0912, PLR09
             store.drop_fences(step.intents)
 
 
+def _reservations(spec: ImageSpec, token: int, hands: Hands) -> ReservationState | None:
+    """What is recorded under this claim, read now; None where the image keeps no reservations."""
+    if not spec.attributes.emulate_pr:
+        return None
+    return _storage(hands).reservations(spec, token)
+
+
 def _open_path(step: words.OpenPath, hands: Hands) -> None:
     """Probe before anything else: whoever has the address must notice nothing of us."""
     if step.probe:
         hands.kernel.probe(step.path)
-    hands.kernel.open_path(step.spec, step.path, lambda: _permit(hands, step.spec, step.token))
-    _nudge(step, hands)
+    hands.kernel.open_path(step.spec, step.path, lambda: _permit_path(hands, step.spec, step.token))
+    with hands.during(step.spec.uid, Phase.ANNOUNCE):
+        _nudge(step, hands)
     if step.probe:
         hands.store.mark_served(step.spec, step.token, frozenset({step.path.address}))
 
@@ -215,10 +242,17 @@ def _permit(hands: Hands, spec: ImageSpec, token: int) -> None:
         raise TenureOver(f"image {spec.name}: this node's tenure does not cover claim {token} now; not serving it")
 
 
+def _permit_path(hands: Hands, spec: ImageSpec, token: int) -> None:
+    """As `_permit`; and where nobody watches the tenure or catches changes of reservations, nothing is to be heard."""
+    _permit(hands, spec, token)
+    if not hands.guarded():
+        raise Unavailable(f"image {spec.name}: this node's guard gives no sign of life now; no path is opened")
+
+
 def _mine(hands: Hands, spec: ImageSpec, token: int, krbd: Instance) -> tuple[Holder, tuple[HolderRecord, ...]]:
     """This node's instances as the header's holder and as records."""
     rados = _storage(hands).instance
-    record = HolderRecord(image_uid=spec.uid, instance=krbd, node=hands.node, token=token, kind="krbd")
+    record = HolderRecord(spec.uid, krbd, hands.node, token, "krbd", hands.boot_id)
     holder = Holder(token=token, node=hands.node, instances=(krbd, rados))
     return holder, (record, replace(record, instance=rados, kind="rados"))
 
@@ -242,6 +276,7 @@ def _take_hold(step: words.TakeHold, hands: Hands) -> None:
                 by=hands.node,
                 image_uid=spec.uid,
                 token=token,
+                boot_id=recorded[victim].boot_id if victim in recorded else "",
             )
             for victim in sorted(victims)
         )
@@ -249,7 +284,7 @@ def _take_hold(step: words.TakeHold, hands: Hands) -> None:
         _storage(hands).fence(spec, victims)
         hands.fenced(intents)
     hands.store.add_records(spec.uid, token, records)
-    _storage(hands).take(spec, openers.holder, mine)
+    _storage(hands).take(spec, openers.holder, mine, step.amendment)
     if victims:  # fenced, and out of the header: the intents keep their entries alive, and no later taker fences anew
         hands.store.drop_records(spec.uid, tuple(r for i, r in sorted(recorded.items()) if i in victims))
     left_behind = openers.lock_owners - victims

@@ -93,6 +93,10 @@ class Inconsistent(RbdgateError):
     """What was read back is not what was written, or is damaged."""
 
 
+class DamagedTable(Inconsistent):
+    """An image's recorded reservations cannot be understood, so it is not exported; the message says which line."""
+
+
 class Sealed(RbdgateError):
     """A secret cannot be sealed or opened on this node: it has no key, another key, or the value is damaged."""
 

@@ -7,22 +7,39 @@ device's commands (disabling a TPG) is done outside it, so that one stuck image 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Mapping as MappingOf
-from contextlib import suppress
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from gateway import lio, network
 from gateway.access import Access
 from gateway.credentials import Credentials
-from gateway.errors import AddressInUse, Inconsistent, KernelRefused, NotFound, StorageUnavailable
+from gateway.errors import (
+    AddressInUse,
+    Conflict,
+    Inconsistent,
+    KernelRefused,
+    NotFound,
+    StorageUnavailable,
+    Unavailable,
+)
 from gateway.images.krbd import KernelClient, Krbd, client_options
 from gateway.lio.lock import ConfigfsLock
 from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn
 from gateway.model import Path as ImagePath
 from gateway.observed import ANCHOR, DeviceName, Interface, Kernel, Mapping, Portal
+from gateway.phases import Phase
 from gateway.plan import anchor_of
 from gateway.profile import access_differences, differences
+from gateway.reservations import pr_info
+from gateway.reservations.recording import Ports
+from gateway.reservations.restoring import comes_back, expect_restored, expect_trap, restoring
+from gateway.reservations.state import ReservationState
+from gateway.reservations.telling import RESTORED, forgetting, leaving, tell
+from gateway.runtime import RuntimeDirectory
+from gateway.steps import SetInitiators
 from gateway.timers import Timers
+
+HALF_BUILT = "it was not built to the end, or not found right afterwards"
+"""Why an export is condemned while it is built."""
 
 
 class NodeKernel:
@@ -30,15 +47,17 @@ class NodeKernel:
 
     def __init__(
         self,
-        lock: Path,
+        runtime: RuntimeDirectory,
         timers: Timers,
         *,
         client: Callable[[], KernelClient] | None = None,
     ) -> None:
         """`client` tells how krbd logs in, where this process maps at all."""
-        self.lock = ConfigfsLock(lock)
+        self.lock, self._runtime = ConfigfsLock(runtime.lock), runtime
         self.on_address: Callable[[Address], None] = lambda _address: None
         """Hears of each address that was just announced for the first time."""
+        self.during: Callable[[str, Phase], AbstractContextManager[None]] = lambda _uid, _phase: nullcontext()
+        """As `Hands.during` of gateway/apply.py, for what is inside of a step here."""
         self._timers, self._client = timers, client
         self._krbd = Krbd()
         self._view: ClusterView | None = None
@@ -62,6 +81,9 @@ class NodeKernel:
             networks=net.networks,
             discovery=lio.observe_discovery(),
             lingering=network.could_still_send(net.cuts - net.addresses.keys()),
+            spent=net.muted - network.closed_connections({c.portal for c in net.muted}),
+            condemned=self._runtime.condemned(),
+            crowded=self._runtime.crowded(),
         )
 
     def portal_addresses(self) -> frozenset[Address]:
@@ -90,6 +112,10 @@ class NodeKernel:
         """Forget the cut of these addresses; one from which a dead connection would still send is left for later."""
         network.uncut(addresses - network.could_still_send(addresses))
 
+    def unmute(self, connections: frozenset[Connection]) -> None:
+        """Forget that these connections were muted."""
+        network.unmute(connections)
+
     def remove_addresses(self, addresses: frozenset[Address]) -> None:
         """Take these portal addresses off."""
         network.remove_addresses(addresses)
@@ -101,6 +127,7 @@ class NodeKernel:
         """
         for iqn in sorted(iqns):
             lio.disable(iqn)
+        lio.remove_loop(uid)
         with self.lock.held(self._timers.lock_bound):
             permit()
             lio.teardown(uid, iqns)
@@ -139,18 +166,40 @@ class NodeKernel:
                 f" the image was replaced; restore the old one, or delete the target with --keep and adopt the new one"
             )
 
-    def build(self, spec: ImageSpec, device: DeviceName, access: Access) -> None:
-        """Build the export with nothing enabled, then compare what is read back with the spec."""
+    def build(self, spec: ImageSpec, device: DeviceName, access: Access, reservations: ReservationState | None) -> None:
+        """Build the export with nothing enabled, then compare what is read back with the spec and the reservations.
+
+        `reservations` are restored; None where the image keeps none. Unavailable without the guard's trap. What was
+        built and not found right stays condemned: it may look complete, and is to be built anew.
+        """
         mapping = next((m for m in self._krbd.mappings() if m.serves(spec)), None)
         if mapping is None:
             raise NotFound(f"image {spec.name} is not mapped on this node")
+        if reservations is not None:
+            expect_trap(lio.dbroot())
+        lines = restoring(spec, reservations, access.initiators) if reservations is not None else ()
         with self.lock.held(self._timers.lock_bound):
-            lio.build(spec, device, mapping.dev_path, access)
+            lio.expect_nothing(spec, device)
+            if spec.uid in self._runtime.condemned():
+                # The condemned export's connections, closed behind the cut, would send when it is lifted what they had
+                # not: an answer that was not to be heard among it. (Of any other export they have nothing to hide, and
+                # hearing of their end the initiator logs in anew at once.)
+                network.mute(network.closed_connections(path.address for path in spec.paths))
+            self._runtime.condemn(spec.uid, HALF_BUILT)
+            lio.build(spec, device, mapping.dev_path, access, lines)
         built = next((d for d in lio.observe_devices() if d.name == device), None)
         target = lio.observe_target(spec.identity.iqn)
         wrong = (*differences(spec, built, target), *access_differences(access, target))
         if wrong:
             raise Inconsistent(f"image {spec.name} was not built as its spec demands: {'; '.join(wrong)}")
+        if reservations is not None:
+            with self.during(spec.uid, Phase.RESTORE):
+                expect_restored(spec, reservations, timeout=self._timers.reservation_hold)
+                self._runtime.write_restored(spec.uid, pr_info.encode(reservations))
+                tell(lio.dbroot(), spec.identity.serial, RESTORED)
+                expect_trap(lio.dbroot())  # what is written into a plain file is heard by nobody
+        # Whatever was condemned before is gone, this is another export; but the guard may have condemned this one, too.
+        self._runtime.absolve(spec.uid, HALF_BUILT)
 
     def probe(self, path: ImagePath) -> None:
         """Ask the path's network who has its address; AddressInUse if a machine does that is no node of the cluster.
@@ -170,19 +219,30 @@ class NodeKernel:
     def open_path(self, spec: ImageSpec, path: ImagePath, permit: Callable[[], None]) -> None:
         """Cut, portal, enable, address, lift the cut, announce: nobody meets an address that refuses.
 
-        `permit` raises if the tenure does not cover this any more. It is asked after all that can wait, right before
-        the address answers: the wait for the lock alone can be longer than the tenure that was left.
+        `permit` raises if the tenure does not cover this any more, or the guard is gone. It is asked after all that can
+        wait, right before the address answers: the wait for the lock alone can be longer than the tenure that was left.
         """
         interface = self._interface(path)
         network.cut({path.address})
         with self.lock.held(self._timers.lock_bound):
             lio.open_portal(spec.identity.iqn, path)
+        self._expect_not_condemned(spec)
         permit()
         network.add_address(interface.name, path.address)
-        permit()  # a lease that ends in between is ended because nothing answers here: it must not begin to
+        # A lease that ends in between is ended because nothing answers here: it must not begin to. A guard's end takes
+        # its sign back before it cuts, and the guard marks what it condemns before it cuts and takes addresses off: so
+        # what is lifted below is no cut of the guard's, or there is no address behind it any more.
+        permit()
+        self._expect_not_condemned(spec)
         network.uncut({path.address})
-        self.announce(path.address)
-        self.on_address(path.address)
+        with self.during(spec.uid, Phase.ANNOUNCE):
+            self.announce(path.address)
+            self.on_address(path.address)
+
+    def _expect_not_condemned(self, spec: ImageSpec) -> None:
+        reason = self._runtime.condemned().get(spec.uid)
+        if reason is not None:
+            raise Conflict(f"image {spec.name} is to be exported anew: {reason}")
 
     def announce(self, address: Address) -> None:
         """Announce the address on the interface it is on; nothing happens if it is not here."""
@@ -207,17 +267,46 @@ class NodeKernel:
         network.remove_addresses({path.address})
         lio.close_portal(spec.identity.iqn, path.tag)
 
-    def set_initiators(
-        self,
-        spec: ImageSpec,
-        wanted: MappingOf[Iqn, Credentials | None],
-        remove: frozenset[Iqn],
-        *,
-        demanded: bool,
-    ) -> None:
-        """Change the ACLs of an exported image."""
+    def set_initiators(self, step: SetInitiators, reservations: ReservationState | None) -> None:
+        """Change the ACLs of an exported image; `reservations` are the recorded ones, None where they do not matter.
+
+        Conflict where a newcomer has a registration on record: it is restored in an export that is built anew, and the
+        present one is condemned for it, unless that has to wait; then the newcomers wait, too.
+        The kernel forgets the registrations of a removed initiator without a word. So the guard records the table
+        without them first, and once more when the ACLs are gone: another change may have been recorded in between.
+        """
+        spec, iqn = step.spec, step.spec.identity.iqn
+        back = reservations is not None and comes_back(spec, reservations, step.newcomers, Ports.of(iqn))
+        if back and not step.waits_for:
+            self._runtime.condemn(spec.uid, "who is allowed now has a registration on record: to be restored with it")
+            self._expect_not_condemned(spec)
+        wanted = {} if back else step.wanted
+        recorded = spec.attributes.emulate_pr and step.remove
+        if recorded:
+            self._have_recorded(spec, leaving(step.remove))
         with self.lock.held(self._timers.lock_bound):
-            lio.set_acls(spec.identity.iqn, wanted, remove, demanded=demanded)
+            lio.set_acls(iqn, wanted, step.remove, demanded=step.demanded)
+        if recorded:
+            self._have_recorded(spec, leaving(step.remove))
+        if back:
+            raise Conflict(
+                f"image {spec.name}: who is allowed now has a registration on record, so it is to be exported anew,"
+                f" and that waits: {step.waits_for}"
+            )
+
+    def forget(self, spec: ImageSpec, nexuses: Iterable[str]) -> None:
+        """Have these registrations of an exported image recorded no more; their initiators have no ACL (any more)."""
+        self._have_recorded(spec, forgetting(nexuses))
+
+    def _have_recorded(self, spec: ImageSpec, text: bytes) -> None:
+        """Have the guard record the image's table with that word; Unavailable without its trap, or if it could not."""
+        root = lio.dbroot()
+        expect_trap(root)
+        tell(root, spec.identity.serial, text)
+        expect_trap(root)  # what is written into a plain file is heard by nobody
+        reason = self._runtime.condemned().get(spec.uid)
+        if reason is not None:  # which is the guard's answer where it cannot record: it never answers an error
+            raise Unavailable(f"image {spec.name}: the guard did not record its reservations anew: {reason}")
 
     def set_discovery(self, credentials: Credentials | None) -> None:
         """Have this node's discovery ask for these credentials, or for nothing."""

@@ -191,18 +191,19 @@ class Identity:
 class DeviceAttributes:
     """LIO device attributes an initiator can see (`core/<hba>/<dev>/attrib/<name>`), the same on every gateway.
 
-    `emulate_pr` is 0 until reservations are kept across gateways: a cluster manager is told that there are
-    none, rather than losing one at the first failover.
+    With `emulate_pr` 0 every PERSISTENT RESERVE is refused. With `enforce_pr_isids` 0 a registrant is known by its name
+    alone from the next takeover on, so that it may come back with another ISID.
     """
 
     block_size: int = 512
     emulate_3pc: int = 0
     emulate_caw: int = 1
     emulate_fua_write: int = 1
-    emulate_pr: int = 0
+    emulate_pr: int = 1
     emulate_tpu: int = 1
     emulate_tpws: int = 1
     emulate_write_cache: int = 0
+    enforce_pr_isids: int = 1
     is_nonrot: int = 1
 
     def __post_init__(self) -> None:
@@ -354,6 +355,8 @@ class HolderRecord:
     token: int
     kind: str
     """`krbd` or `rados`."""
+    boot_id: str = ""
+    """The boot of its machine that the instance lives in; empty where its node did not say so itself."""
     mod_revision: int = 0
 
 
@@ -396,6 +399,9 @@ class FenceIntent:
     by: Label
     image_uid: str
     token: int
+    boot_id: str = ""
+    """The boot that the instance was recorded for: only in that one its machine can tell that the instance is gone.
+    Empty: nobody can, and the intent stays."""
 
 
 @dataclass(frozen=True)
@@ -425,13 +431,57 @@ class Move:
         return self.why or "an operator's move"
 
 
+class AmendmentKind(Enum):
+    """What an operator wants done to an image's recorded reservations."""
+
+    CLEAR = "clear"
+    FORGET = "forget"
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """An operator's change of an image's recorded reservations: whoever takes the image next makes it with that.
+
+    Who serves it takes it anew, unless it is about initiators that are not allowed, who cannot register meanwhile.
+
+    `nexuses` are the registrations to forget, in full (`gateway.reservations.amending`), none for CLEAR. `by` and `why`
+    are for people. `revision` is where it was written, 0 while it is not.
+    """
+
+    kind: AmendmentKind
+    by: str
+    why: str
+    nexuses: tuple[str, ...] = ()
+    revision: int = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.nexuses) != (self.kind is AmendmentKind.FORGET):
+            raise BadInput(f"an amendment that is to {self.kind.value} names {len(self.nexuses)} registrations")
+
+    @property
+    def initiators(self) -> frozenset[str]:
+        """Whose registrations are to be forgotten."""
+        return frozenset(name.partition(",")[0] for name in self.nexuses)
+
+    @property
+    def what(self) -> str:
+        """What it does."""
+        return "clear" if self.kind is AmendmentKind.CLEAR else f"forget {', '.join(self.nexuses)}"
+
+    @property
+    def words(self) -> str:
+        """What it does, who wants it and why."""
+        return f"{self.what}, asked for by {self.by}: {self.why}"
+
+
 @dataclass(frozen=True)
 class ClusterView:
     """One linearizable look at everything under the prefix, with the revision it was taken at.
 
-    `revisions` holds each spec's mod revision; claims, records and moves are keyed by the image's uid, so that they
-    outlive a rename. `broken` maps the name of an image whose spec could not be read to the reason: it is neither
-    claimed nor withdrawn because of that. `nodes` holds every node that ever joined, `live` those with a lease now.
+    `revisions` holds each spec's mod revision; claims, records, moves and amendments are keyed by the image's uid, so
+    that they outlive a rename. `broken` maps the name of an image whose spec could not be read to the reason: it is
+    neither claimed nor withdrawn because of that. `nodes` holds every node that ever joined, `live` those with a lease
+    now.
     """
 
     revision: int
@@ -457,6 +507,8 @@ class ClusterView:
     """What discovery asks for; None: nothing."""
     access_revision: int = 0
     """Where groups or credentials were last changed."""
+    amendments: Mapping[str, Amendment] = field(default_factory=dict)
+    """The pending changes of recorded reservations, by the image's uid; one that cannot be read is not among them."""
 
     @cached_property
     def _by_uid(self) -> Mapping[str, ImageSpec]:

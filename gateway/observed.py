@@ -11,7 +11,7 @@ from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 
 from gateway.credentials import Secret
-from gateway.model import Address, ImageSpec, Instance, Iqn, Label
+from gateway.model import Address, Connection, ImageSpec, Instance, Iqn, Label
 
 _DEVICE = re.compile(r"rbdgate\.([0-9a-f]{16})\.(\d{1,19})")
 
@@ -184,6 +184,13 @@ class Kernel:
     networks: MappingOf[Label, Interface]
     discovery: Discovery = field(default_factory=Discovery)
     lingering: frozenset[Address] = frozenset()
+    spent: frozenset[Connection] = frozenset()
+    """The connections that are muted and gone: what they had not sent is heard by nobody any more."""
+    condemned: MappingOf[str, str] = field(default_factory=dict)
+    """The images whose export must not be reached any more, by uid, and why: the guard could not record a change of
+    their reservations in time, so what this kernel says of them is not what is kept."""
+    crowded: MappingOf[str, int] = field(default_factory=dict)
+    """The images whose table of registrations is nearly full, by uid, with their number."""
 
     def devices_of(self, uid: str) -> tuple[Device, ...]:
         """Every backstore built for the image of that uid, under whatever claim."""

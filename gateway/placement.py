@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 
 from gateway.model import ClusterView, ImageSpec, Label, NodeRecord, NodeState
 
@@ -154,16 +155,22 @@ class Placement:
         return None
 
     def relocations(self, lately: Lately, *, tolerance: float = TOLERANCE) -> Iterator[Relocation]:
-        """Which images should be held elsewhere, the most urgent first; each is counted at its target from then on."""
+        """Which images should be held elsewhere; each is counted at its target from then on.
+
+        The most urgent first of each holder, and the holders in turn: one that cannot let go of anything now, or does
+        not get to it, must not keep the others' images waiting.
+        """
         held = [(uid, self.view.claims[uid].node) for uid in self._specs if uid in self.view.claims]
         staying = [(uid, holder) for uid, holder in held if holder in self.load and not self._is_going(uid, holder)]
         gone = set()
+        found: dict[Label, list[Relocation]] = {}
         for urgency in (self._for_networks, self._for_trouble, self._for_drain, self._for_pin):
             for uid, holder in staying:
                 reason_and_target = urgency(self._specs[uid], holder, lately) if uid not in gone else None
                 if reason_and_target is not None:
                     gone.add(uid)
-                    yield self._relocate(uid, holder, *reason_and_target)
+                    found.setdefault(holder, []).append(self._relocate(uid, holder, *reason_and_target))
+        yield from filter(None, chain.from_iterable(zip_longest(*found.values())))
         yield from self._for_evenness({uid: h for uid, h in staying if uid not in gone}, lately, tolerance)
 
     def _relocate(self, uid: str, holder: Label, reason: str, target: Label) -> Relocation:

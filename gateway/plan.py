@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from itertools import islice
 
 from gateway.access import Access, Opened, access_of
 from gateway.credentials import Unreadable
-from gateway.model import Address, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, Path
+from gateway.model import Address, Amendment, ClusterView, FenceIntent, ImageSpec, Instance, Iqn, Label, Path
 from gateway.observed import ANCHOR, Device, DeviceName, Kernel, Mapping, Portal, Target
 from gateway.placement import MOVES_AT_ONCE, Lately, Placement, why_not
 from gateway.profile import access_differences, acl_is, differences, discovery_is
+from gateway.reasons import Down
 from gateway.steps import (
     Build,
     Claim,
@@ -29,7 +29,9 @@ from gateway.steps import (
     Cut,
     DropFences,
     DropRecords,
+    FinishAmendment,
     FinishMove,
+    Forget,
     ForsakeHold,
     Map,
     MapAnchor,
@@ -48,7 +50,10 @@ from gateway.steps import (
     Uncut,
     Unmap,
     UnmapAnchor,
+    Unmute,
 )
+
+NO_CLIENTS = "waiting for this node's clients of RADOS"
 
 DISCOVERY = "discovery"
 """The key in `Plan.images` of what concerns this node's discovery as a whole."""
@@ -68,6 +73,8 @@ class Me:
     generation: int = 0
     """The highest generation of its mappings that was ever seen: a client goes on for a while after its last mapping
     has gone from sysfs, and a new mapping with the same options would be one of that client, fenced or not."""
+    boot_id: str = ""
+    """Its machine's present boot."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class PathWish:
 
     path: Path
     down_because: str | None
+    kind: Down | None = None
+    """The reason in one word; None if there is none."""
 
 
 def path_wishes(
@@ -85,22 +94,27 @@ def path_wishes(
     wishes = []
     for path in spec.paths:
         interface = kernel.networks.get(path.network)
-        reason = None
+        reason, kind = None, None
         if interface is None:
-            reason = f"no interface of this node has an address in network {path.network}"
+            reason, kind = f"no interface of this node has an address in network {path.network}", Down.NETWORK
         elif not interface.up:
             reason = f"{interface.name}, which serves network {path.network} here, has no link"
+            kind = Down.NETWORK
         elif not guarded:
-            reason = "the guard (rbdgate-guard.service) is not running on this node"
-        else:
-            reason = strangers.get(path.address)
-        wishes.append(PathWish(path, reason))
+            reason, kind = "the guard (rbdgate-guard.service) is not running on this node", Down.GUARD
+        elif path.address in strangers:
+            reason, kind = strangers[path.address], Down.STRANGER
+        wishes.append(PathWish(path, reason, kind))
     return tuple(wishes)
 
 
 def path_is_up(spec: ImageSpec, path: Path, kernel: Kernel) -> bool:
     """Whether the kernel serves the path: TPG enabled, portal and address there, no cut."""
-    target = kernel.target(spec.identity.iqn)
+    return is_served(path, kernel.target(spec.identity.iqn), kernel)
+
+
+def is_served(path: Path, target: Target | None, kernel: Kernel) -> bool:
+    """The same, of a path whose target was found already."""
     tpg = target.tpg(path.tag) if target else None
     interface = kernel.networks.get(path.network)
     return (
@@ -128,7 +142,7 @@ def export_of(spec: ImageSpec, token: int, kernel: Kernel) -> tuple[Device, Targ
     target = kernel.target(spec.identity.iqn)
     mappings = kernel.mappings_of(spec)
     anchors = {m.instance for m in kernel.mappings if _is_anchor(m)}
-    if len(devices) != 1 or len(mappings) != 1 or target is None or not target.tpgs:
+    if len(devices) != 1 or len(mappings) != 1 or target is None or not target.tpgs or spec.uid in kernel.condemned:
         return None
     device, mapping = devices[0], mappings[0]
     if device.name.token != token or device.dev_path != mapping.dev_path or mapping.instance not in anchors:
@@ -244,18 +258,20 @@ class _Planner:
 
     def _serve(self, spec: ImageSpec, token: int) -> tuple[Step, ...]:
         export = export_of(spec, token, self.kernel)
-        if export is not None:
+        amendment = self.view.amendments.get(spec.uid)
+        if export is not None and (amendment is None or self._is_of_denied(spec, amendment) or self._waits_for(spec)):
             return self._keep(spec, token, export[1])
         if self.anchor is None or self.me.rados is None:
-            self.reasons[spec.uid] = "waiting for this node's clients of RADOS"
+            self.reasons[spec.uid] = NO_CLIENTS
             return self._withdraw(spec)
-        access = self._access(spec)
-        waits_for = access.obstacle or (self.discovery_open and "discovery does not ask for its credentials yet")
+        waits_for = self._waits_for(spec)
         if waits_for:
             self.reasons[spec.uid] = waits_for
             steps = self._withdraw(spec)
             return (*steps, Release(spec, token)) if self._fits_elsewhere(spec) else steps
-        self.reasons[spec.uid] = f"held under claim {token}, not exported under it yet"
+        condemned = self.kernel.condemned.get(spec.uid)
+        asked = f"its recorded reservations are to be changed: {amendment.words}" if amendment else ""
+        self.reasons[spec.uid] = condemned or asked or f"held under claim {token}, not exported under it yet"
         opened = [self._open(spec, w.path, token) for w in self._wishes(spec) if w.down_because is None]
         opened.sort(key=lambda step: step.probe)  # what is known to be ours waits for no probe
         over = self._finish_move(spec)
@@ -264,16 +280,24 @@ class _Planner:
         return (
             *early,
             *self._withdraw(spec),
-            TakeHold(spec, token, self.anchor.instance),
+            TakeHold(spec, token, self.anchor.instance, amendment),
+            *((FinishAmendment(spec.uid, amendment.revision),) if amendment else ()),
             Map(spec, token, self.anchor.instance),
-            Build(spec, DeviceName(spec.uid, token), access),
+            Build(spec, DeviceName(spec.uid, token), self._access(spec)),
             *opened,
             *(over if not early else ()),
         )
 
+    def _waits_for(self, spec: ImageSpec) -> str:
+        """What an image that is held here could not be exported for if it were withdrawn now; empty if it could."""
+        if self.anchor is None or self.me.rados is None:
+            return NO_CLIENTS
+        return self._access(spec).obstacle or (
+            "discovery does not ask for its credentials yet" if self.discovery_open else ""
+        )
+
     def _keep(self, spec: ImageSpec, token: int, target: Target) -> tuple[Step, ...]:
         steps: list[Step] = []
-        steps += self._set_initiators(spec, target)
         opened: list[OpenPath] = []
         unmarked: set[Address] = set()
         for wish in self._wishes(spec):
@@ -287,7 +311,8 @@ class _Planner:
             elif wish.down_because is not None and self._is_partly_up(spec, wish.path):
                 steps.append(ClosePath(spec, wish.path, wish.down_because))
         opened.sort(key=lambda step: step.probe)
-        steps += opened
+        # What is to be silent waits for nobody; what concerns reservations may wait for Ceph.
+        steps += [*self._set_initiators(spec, token, target), *self._forget_denied(spec, token), *opened]
         if unmarked:
             steps.append(MarkServed(spec, token, frozenset(unmarked)))
         recorded = {record.instance for record in self.view.records_of(spec.uid) if record.token == token}
@@ -298,7 +323,7 @@ class _Planner:
             self.reasons[spec.uid] = "exported, and not yet as it should be"
         return (*steps, *self._finish_move(spec))
 
-    def _set_initiators(self, spec: ImageSpec, target: Target) -> tuple[Step, ...]:
+    def _set_initiators(self, spec: ImageSpec, token: int, target: Target) -> tuple[Step, ...]:
         """Make the ACLs what they should be, as far as that is known; what is unknown stays as it is."""
         access = self._access(spec)
         if not access_differences(access, target):
@@ -309,7 +334,23 @@ class _Planner:
             if any(not acl_is(tpg.initiators.get(iqn), credentials) for tpg in target.tpgs)
         }
         extra = {iqn for tpg in target.tpgs for iqn in tpg.initiators if not access.expects(iqn)}
-        return (SetInitiators(spec, wanted, frozenset(extra), access.demanded),)
+        known = {iqn for tpg in target.tpgs for iqn in tpg.initiators}
+        newcomers, waits_for = frozenset(wanted) - known, self._waits_for(spec)
+        return (SetInitiators(spec, token, wanted, frozenset(extra), access.demanded, newcomers, waits_for),)
+
+    def _is_of_denied(self, spec: ImageSpec, amendment: Amendment) -> bool:
+        """Whether a change is about registrations alone that cannot be in force once the ACLs are right."""
+        access = self._access(spec)
+        allowed = {str(iqn) for iqn in (*access.initiators, *access.unknown)}
+        known = amendment.nexuses and spec.attributes.emulate_pr and not access.unlisted
+        return bool(known) and allowed.isdisjoint(amendment.initiators)
+
+    def _forget_denied(self, spec: ImageSpec, token: int) -> tuple[Step, ...]:
+        """Have them forgotten on the fly; the change is pending until that was recorded, whoever serves it by then."""
+        amendment = self.view.amendments.get(spec.uid)
+        if amendment is None or not self._is_of_denied(spec, amendment):
+            return ()
+        return (Forget(spec, token, amendment), FinishAmendment(spec.uid, amendment.revision))
 
     def _plan_discovery(self) -> None:
         """Have discovery ask for what it should; where that is not known here it answers nobody, or whom it did."""
@@ -359,11 +400,21 @@ class _Planner:
         return (FinishMove(spec.uid, move.revision),) if done or off or impossible else ()
 
     def _relocate(self) -> None:
-        """Ask for the moves of images held here that placement wants, as long as few are under way in all."""
-        budget = max(0, MOVES_AT_ONCE - self.placement.under_way)
-        for each in islice(self.placement.relocations(self.lately), budget):
+        """Ask for the moves of images held here that placement wants, as long as few are under way in all.
+
+        Every node counts the same first few, and asks for as many moves as concern it: instead of an image of its own
+        that is busy, a later one.
+        """
+        budget, mine = MOVES_AT_ONCE - self.placement.under_way, 0
+        if budget <= 0:
+            return
+        for place, each in enumerate(self.placement.relocations(self.lately)):
+            mine += place < budget and each.source == self.me.name
+            if place >= budget and not mine:
+                return
             spec = self.view.spec_of(each.uid)
             if each.source == self.me.name and spec is not None and each.uid in self.images and each.uid in self.held:
+                mine -= 1
                 self.reasons.setdefault(each.uid, f"{each.reason}: to be moved to {each.target}")
                 asked = RequestMove(spec, self.held[each.uid], each.target, each.reason)
                 self.images[each.uid] = (asked, *self.images[each.uid])  # first: what comes after may be what fails
@@ -458,6 +509,8 @@ class _Planner:
         idle = self.kernel.cuts - set(self.kernel.addresses) - exported - self.cut - self.kernel.lingering
         if idle:
             steps.append(Uncut(frozenset(idle)))
+        if self.kernel.spent:
+            steps.append(Unmute(self.kernel.spent))
         used = {m.instance for m in self.kernel.mappings} | ({self.me.rados} if self.me.rados else set())
         stale = tuple(
             record
@@ -476,8 +529,15 @@ class _Planner:
         return tuple(steps)
 
     def _forgettable_fences(self, used: AbstractSet[Instance]) -> tuple[FenceIntent, ...]:
+        """The fences of what lived in this very boot and is gone from its kernel.
+
+        A name is no proof: another machine may have taken it over while the former one, cut off, still has writes
+        queued. Nor can a machine tell its own earlier boot from another machine's; those fences stay.
+        """
+        if not self.me.boot_id:
+            return ()
         recorded = {record.instance for record in self.view.records}
-        mine = (intent for intent in self.view.fences.values() if intent.node == self.me.name)
+        mine = (intent for intent in self.view.fences.values() if intent.boot_id == self.me.boot_id)
         return tuple(intent for intent in mine if intent.instance not in used | recorded)
 
 

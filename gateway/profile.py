@@ -59,6 +59,9 @@ def device_settings(attributes: DeviceAttributes) -> tuple[Setting, ...]:
         "emulate_caw": attributes.emulate_caw,
         "emulate_fua_write": attributes.emulate_fua_write,
         "emulate_pr": attributes.emulate_pr,
+        # The kernel writes every change of the table down before it answers; the guard's trap takes it from there.
+        "force_pr_aptpl": attributes.emulate_pr,
+        "enforce_pr_isids": attributes.enforce_pr_isids,
         "emulate_write_cache": attributes.emulate_write_cache,
         "is_nonrot": attributes.is_nonrot,
     }

@@ -13,8 +13,9 @@ from enum import Enum
 from typing import Any
 
 from gateway.errors import BadInput
-from gateway.model import USUAL_WEIGHT, ClusterView, ImageSpec, Label, NodeRecord, NodeState
+from gateway.model import USUAL_WEIGHT, Claim, ClusterView, ImageSpec, Label, NodeRecord, NodeState
 from gateway.placement import Placement, why_not
+from gateway.reasons import Down
 
 
 class ImageState(Enum):
@@ -32,11 +33,16 @@ class ImageState(Enum):
 
 @dataclass(frozen=True)
 class PathReport:
-    """One path as its holder sees it; `reason` says why it is down."""
+    """One path as its holder sees it; `reason` says why it is down, `since` since when it has been up or down.
+
+    `kind` is the reason in one word.
+    """
 
     tag: int
     up: bool
     reason: str = ""
+    since: str = ""
+    kind: Down = Down.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class ImageReport:
     """An image as its holder sees it; `error` is the failure that keeps it from being served, if any.
 
     `applied` is the newest revision of spec, groups and credentials that the kernel was seen to agree with in all; 0 if
-    it does not, or that is not known.
+    it does not, or that is not known. `since` is since when it has been exported or not, and whole or failing.
     """
 
     uid: str
@@ -53,6 +59,7 @@ class ImageReport:
     paths: tuple[PathReport, ...]
     error: str = ""
     applied: int = 0
+    since: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ class NodeReport:
     """What a node last said: the one sentence of its last turn, its images, and why it takes no others, if so.
 
     `untaken` tells by uid why it could not serve an image that nobody holds; `discovery` is the newest revision of the
-    credentials that its discovery was seen to ask for, 0 if it does not.
+    credentials that its discovery was seen to ask for, 0 if it does not. `since` is since when there has been an
+    obstacle, `down` since when each network of the cluster is down here, by its name. Times are UTC by the node's
+    clock, as events have them, for people only; empty where none was told, as by an older version.
     """
 
     node: Label
@@ -70,6 +79,8 @@ class NodeReport:
     obstacle: str = ""
     untaken: Mapping[str, str] = field(default_factory=dict)
     discovery: int = 0
+    since: str = ""
+    down: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """The report as the value of `status/<node>`."""
@@ -80,7 +91,8 @@ class NodeReport:
                 "exported": image.exported,
                 "error": image.error,
                 "applied": image.applied,
-                "paths": [{"tag": p.tag, "up": p.up, "reason": p.reason} for p in image.paths],
+                "since": image.since,
+                "paths": [_path_form(path) for path in image.paths],
             }
             for image in self.images
         ]
@@ -91,6 +103,7 @@ class NodeReport:
             "images": images,
         }
         report |= {"obstacle": self.obstacle, "untaken": dict(self.untaken), "discovery": self.discovery}
+        report |= {"since": self.since, "down": dict(self.down)}
         return json.dumps(report, separators=(",", ":")).encode()
 
     @classmethod
@@ -105,9 +118,8 @@ class NodeReport:
                     exported=bool(image["exported"]),
                     error=str(image.get("error", "")),
                     applied=int(image.get("applied", 0)),
-                    paths=tuple(
-                        PathReport(int(p["tag"]), bool(p["up"]), str(p.get("reason", ""))) for p in image["paths"]
-                    ),
+                    since=str(image.get("since", "")),
+                    paths=tuple(map(_path_report, image["paths"])),
                 )
                 for image in report["images"]
             )
@@ -119,14 +131,29 @@ class NodeReport:
                 obstacle=str(report.get("obstacle", "")),
                 untaken={str(uid): str(reason) for uid, reason in report.get("untaken", {}).items()},
                 discovery=int(report.get("discovery", 0)),
+                since=str(report.get("since", "")),
+                down={str(network): str(since) for network, since in report.get("down", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"a node's status is no report of ours: {error!r}") from None
 
 
+def _path_form(path: PathReport) -> dict[str, Any]:
+    form: dict[str, Any] = {"tag": path.tag, "up": path.up, "reason": path.reason, "since": path.since}
+    return form if path.up else form | {"kind": path.kind.value}
+
+
+def _path_report(form: Mapping[str, Any]) -> PathReport:
+    reason, since = str(form.get("reason", "")), str(form.get("since", ""))
+    return PathReport(int(form["tag"]), bool(form["up"]), reason, since, Down(form.get("kind")))
+
+
 @dataclass(frozen=True)
 class PathStatus:
-    """One path as people see it."""
+    """One path as people see it; `since` when it has been so, if somebody said.
+
+    `kind` is the reason in one word, None if it is up.
+    """
 
     tag: int
     address: str
@@ -134,11 +161,17 @@ class PathStatus:
     network: str
     state: str
     reason: str
+    since: str = ""
+    kind: Down | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The path as `--json` prints it."""
+        return vars(self) | {"kind": self.kind.value if self.kind else None}
 
 
 @dataclass(frozen=True)
 class ImageStatus:
-    """One image as people see it; fields of a broken spec are None."""
+    """One image as people see it; fields of a broken spec are None. `since` when it has been so, if its holder said."""
 
     name: str
     iqn: str | None
@@ -150,19 +183,23 @@ class ImageStatus:
     paths: tuple[PathStatus, ...]
     pin: str | None = None
     keep_away: tuple[str, ...] = ()
+    since: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The image as `--json` prints it."""
-        values = {key: getattr(self, key) for key in ("name", "iqn", "serial", "size", "holder", "reason", "pin")}
+        values = {
+            key: getattr(self, key) for key in ("name", "iqn", "serial", "size", "holder", "reason", "since", "pin")
+        }
         words = {"state": self.state.value, "keep_away": list(self.keep_away)}
-        return values | words | {"paths": [vars(path) for path in self.paths]}
+        return values | words | {"paths": [path.as_dict() for path in self.paths]}
 
 
 @dataclass(frozen=True)
 class NodeStatus:
     """One node as people see it; `images` are those it holds, `why` is what an operator said of its state.
 
-    `obstacle` is why it can serve nothing now, by its own word; empty if it can.
+    `obstacle` is why it can serve nothing now, by its own word, and `since` since when; empty if it can. `down` are the
+    networks that are down there, and since when.
     """
 
     name: str
@@ -175,11 +212,14 @@ class NodeStatus:
     weight: int = USUAL_WEIGHT
     why: str = ""
     obstacle: str = ""
+    since: str = ""
+    down: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The node as `--json` prints it."""
-        keys = ("name", "live", "version", "reason", "weight", "why", "obstacle")
+        keys = ("name", "live", "version", "reason", "weight", "why", "obstacle", "since")
         values = {key: getattr(self, key) for key in keys}
+        values |= {"down": dict(self.down)}
         return values | {"state": self.state.value, "networks": list(self.networks), "images": list(self.images)}
 
 
@@ -190,8 +230,8 @@ def image_statuses(view: ClusterView, reports: Mapping[Label, NodeReport]) -> tu
         for name, reason in view.broken.items()
         if name not in {str(known) for known in view.images}
     ]
-    placement = Placement(view)
-    whole = [_image_status(placement, spec, reports) for spec in view.images.values()]
+    placement, told = Placement(view), _Told(reports)
+    whole = [_image_status(placement, spec, told) for spec in view.images.values()]
     return tuple(sorted([*broken, *whole], key=lambda image: image.name))
 
 
@@ -215,6 +255,8 @@ def node_statuses(view: ClusterView, reports: Mapping[Label, NodeReport]) -> tup
                 weight=record.weight,
                 why=record.why,
                 obstacle=live.obstacle if live else "",
+                since=report.since if live and report and live.obstacle else "",
+                down=report.down if live and report else {},
             )
         )
     return tuple(statuses)
@@ -232,24 +274,31 @@ def _reason_of_node(view: ClusterView, node: Label, report: NodeReport | None) -
     return sentence
 
 
-def _image_status(placement: Placement, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> ImageStatus:
+class _Told:
+    """What the nodes' reports say of images, found by node, uid and token."""
+
+    def __init__(self, reports: Mapping[Label, NodeReport]) -> None:
+        self.reports = reports
+        self._images = {
+            (node, image.uid, image.token): image for node, report in reports.items() for image in report.images
+        }
+
+    def under(self, uid: str, claim: Claim | None) -> ImageReport | None:
+        """What its holder says of an image under its present claim."""
+        return self._images.get((claim.node, uid, claim.token)) if claim else None
+
+
+def _image_status(placement: Placement, spec: ImageSpec, told_by: _Told) -> ImageStatus:
     claim = placement.view.claims.get(spec.uid)
     holder = claim.node if claim else None
-    report = next(
-        (
-            image
-            for image in (reports[claim.node].images if claim and claim.node in reports else ())
-            if claim is not None and image.uid == spec.uid and image.token == claim.token
-        ),
-        None,
-    )
+    report, reports = told_by.under(spec.uid, claim), told_by.reports
     state, reason = _state(placement, spec, holder, report)
     if state is ImageState.UNCLAIMED:
         reason = _why_unclaimed(placement, spec, reports)
     told = {path.tag: path for path in report.paths} if report and report.exported else {}
     paths = []
     for path in spec.paths:
-        word = told.get(path.tag, PathReport(path.tag, up=False, reason=reason or state.value))
+        word = told.get(path.tag, PathReport(path.tag, up=False, reason=reason or state.value, kind=_DOWN_IN[state]))
         paths.append(
             PathStatus(
                 tag=path.tag,
@@ -258,6 +307,8 @@ def _image_status(placement: Placement, spec: ImageSpec, reports: Mapping[Label,
                 network=str(path.network),
                 state="up" if word.up else "down",
                 reason=word.reason,
+                since=word.since,
+                kind=None if word.up else word.kind,
             )
         )
     return ImageStatus(
@@ -271,7 +322,30 @@ def _image_status(placement: Placement, spec: ImageSpec, reports: Mapping[Label,
         paths=tuple(paths),
         pin=str(spec.pin) if spec.pin else None,
         keep_away=tuple(str(node) for node in spec.keep_away),
+        since=_since(state, report),
     )
+
+
+def _since(state: ImageState, report: ImageReport | None) -> str:
+    """Since when the image has been in that state: a degraded one since the first of the paths that are down."""
+    if report is None or state in (ImageState.STOPPED, ImageState.DELETING, ImageState.BROKEN):
+        return ""
+    if state is ImageState.DEGRADED:
+        return min((path.since for path in report.paths if not path.up and path.since), default="")
+    return report.since
+
+
+_DOWN_IN = {
+    ImageState.SERVING: Down.UNKNOWN,
+    ImageState.DEGRADED: Down.UNKNOWN,
+    ImageState.STARTING: Down.STARTING,
+    ImageState.FAILED: Down.FAILURE,
+    ImageState.UNCLAIMED: Down.NO_HOLDER,
+    ImageState.STOPPED: Down.NO_HOLDER,
+    ImageState.DELETING: Down.NO_HOLDER,
+    ImageState.BROKEN: Down.UNKNOWN,
+}
+"""Why a path of which nothing was told is down, in one word."""
 
 
 def _why_unclaimed(placement: Placement, spec: ImageSpec, reports: Mapping[Label, NodeReport]) -> str:

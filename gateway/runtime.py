@@ -16,6 +16,8 @@ from pathlib import Path
 from gateway.errors import BadInput
 from gateway.model import Instance
 
+_CONDEMNED, _CROWDED, _RESTORED = "condemned.", "crowded.", "restored."
+
 
 @dataclass(frozen=True)
 class Tenure:
@@ -124,12 +126,73 @@ class RuntimeDirectory:
         except (OSError, ValueError, TypeError):
             return None
 
+    def condemn(self, uid: str, reason: str) -> None:
+        """Say that what this kernel exports of an image must not be reached any more, and why; OSError if it cannot."""
+        self._replace(f"{_CONDEMNED}{uid}", reason)
+
+    def condemned(self) -> dict[str, str]:
+        """The images whose export is condemned, by uid, with the reason."""
+        return self._marks(_CONDEMNED)
+
+    def absolve(self, uid: str, reason: str) -> None:
+        """Forget that an image was condemned for that reason; a mark that says another one by now is left."""
+        mark = self.path / f"{_CONDEMNED}{uid}"
+        with suppress(FileNotFoundError):
+            if mark.read_text() == reason:
+                mark.unlink()
+
+    def write_restored(self, uid: str, text: bytes) -> None:
+        """Leave the `pr_info` that an export was restored from to the guard; it goes without if there is no room."""
+        (self.path / f"{_RESTORED}{uid}").unlink(missing_ok=True)
+        with suppress(OSError):
+            self._replace(f"{_RESTORED}{uid}", text)
+
+    def take_restored(self, uid: str) -> bytes | None:
+        """That text, once; None if there is none."""
+        file = self.path / f"{_RESTORED}{uid}"
+        try:
+            text = file.read_bytes()
+            file.unlink()
+        except OSError:
+            return None
+        return text
+
+    def mark_crowded(self, uid: str, registrations: int) -> None:
+        """Say how many registrations an image has, of which there is not room for many more; 0: there is."""
+        if registrations:
+            self._replace(f"{_CROWDED}{uid}", str(registrations))
+        else:
+            (self.path / f"{_CROWDED}{uid}").unlink(missing_ok=True)
+
+    def crowded(self) -> dict[str, int]:
+        """The images whose table of registrations is nearly full, by uid, with their number."""
+        return {uid: int(text) for uid, text in self._marks(_CROWDED).items() if text.isdecimal()}
+
+    def _marks(self, kind: str) -> dict[str, str]:
+        found = {}
+        with suppress(FileNotFoundError):
+            for mark in self.path.iterdir():
+                if mark.name.startswith(kind):
+                    with suppress(FileNotFoundError):
+                        found[mark.name.removeprefix(kind)] = mark.read_text()
+        return found
+
+    @property
+    def figures(self) -> Path:
+        """What the guard has counted, for whoever measures."""
+        return self.path / "figures"
+
+    def write_figures(self, text: str) -> None:
+        """Leave what the guard has counted; a reader knows by its age that it could not be written."""
+        with suppress(OSError):
+            self._replace("figures", text)
+
     def drop_guard_sign(self) -> None:
         """Say that there is no guard now."""
         (self.path / "guard").unlink(missing_ok=True)
 
-    def _replace(self, name: str, text: str) -> None:
+    def _replace(self, name: str, text: str | bytes) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self.path / f".{name}.{os.getpid()}"
-        temporary.write_text(text)
+        temporary.write_bytes(text if isinstance(text, bytes) else text.encode())
         temporary.rename(self.path / name)

@@ -14,6 +14,8 @@ from gateway.credentials import SealedCredentials
 from gateway.errors import BadInput
 from gateway.model import (
     USUAL_WEIGHT,
+    Amendment,
+    AmendmentKind,
     ClusterSettings,
     Connection,
     DeviceAttributes,
@@ -168,6 +170,7 @@ def write_record(record: HolderRecord) -> bytes:
         node=str(record.node),
         token=record.token,
         kind=record.kind,
+        **_said(boot_id=record.boot_id),
     )
 
 
@@ -180,6 +183,7 @@ def read_record(value: bytes, where: str, *, mod_revision: int) -> HolderRecord:
             node=Label(form.text("node")),
             token=form.number("token"),
             kind=form.text("kind"),
+            boot_id=form.text("boot_id") if form.has("boot_id") else "",
             mod_revision=mod_revision,
         )
     if record.kind not in ("krbd", "rados"):
@@ -206,6 +210,24 @@ def read_move(value: bytes, where: str, *, revision: int) -> Move:
     """Read where an image is to be; `revision` is that of its key."""
     with reading(where, value) as form:
         return Move(Label(form.text("to")), revision, form.text("why") if form.has("why") else "")
+
+
+def write_amendment(amendment: Amendment) -> bytes:
+    """The form of `amendments/<uid>`; its revision is the key's own mod revision."""
+    said = _said(nexuses=list(amendment.nexuses))
+    return write_form(kind=amendment.kind.value, by=amendment.by, why=amendment.why, **said)
+
+
+def read_amendment(value: bytes, where: str, *, revision: int) -> Amendment:
+    """Read a change of recorded reservations; `revision` is that of its key."""
+    with reading(where, value) as form:
+        text = form.text("kind")
+        try:
+            kind = AmendmentKind(text)
+        except ValueError:
+            raise BadInput(f"there is no kind of amendment {text!r}") from None
+        nexuses = form.texts("nexuses") if form.has("nexuses") else ()
+        return Amendment(kind, form.text("by"), form.text("why"), nexuses, revision)
 
 
 def write_group(initiators: tuple[Iqn, ...]) -> bytes:
@@ -264,6 +286,7 @@ def write_fence(intent: FenceIntent) -> bytes:
         by=str(intent.by),
         image_uid=intent.image_uid,
         token=intent.token,
+        **_said(boot_id=intent.boot_id),
     )
 
 
@@ -277,6 +300,7 @@ def read_fence(value: bytes, where: str) -> FenceIntent:
             by=Label(form.text("by")),
             image_uid=form.text("image_uid"),
             token=form.number("token"),
+            boot_id=form.text("boot_id") if form.has("boot_id") else "",
         )
 
 
@@ -318,7 +342,11 @@ def _read_path(form: Fields) -> Path:
 
 
 def _read_attributes(form: Fields) -> DeviceAttributes:
-    attributes = DeviceAttributes(**{field.name: form.number(field.name) for field in fields(DeviceAttributes)})
+    names = [field.name for field in fields(DeviceAttributes)]
+    # A word that specs of before this version lack has its default.
+    attributes = DeviceAttributes(
+        **{name: form.number(name) for name in names if name != "enforce_pr_isids" or form.has(name)}
+    )
     form.finish()
     return attributes
 

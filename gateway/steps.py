@@ -10,7 +10,18 @@ from dataclasses import dataclass
 
 from gateway.access import Access
 from gateway.credentials import Credentials
-from gateway.model import Address, FenceIntent, HolderRecord, ImageSpec, Instance, Iqn, Label, Path
+from gateway.model import (
+    Address,
+    Amendment,
+    Connection,
+    FenceIntent,
+    HolderRecord,
+    ImageSpec,
+    Instance,
+    Iqn,
+    Label,
+    Path,
+)
 from gateway.observed import DeviceName
 
 
@@ -40,6 +51,13 @@ class Uncut:
     """Forget the cut of addresses that are not on this node any more."""
 
     addresses: frozenset[Address]
+
+
+@dataclass(frozen=True)
+class Unmute:
+    """Forget that these connections were muted: they are gone."""
+
+    connections: frozenset[Connection]
 
 
 @dataclass(frozen=True)
@@ -77,12 +95,22 @@ class Claim:
 class TakeHold:
     """Fence whoever may have the image open, record this node's instances, and swap the header's holder to them.
 
-    `client` is the kernel's instance that the image will be mapped with.
+    `client` is the kernel's instance that the image will be mapped with. The swap makes the `amendment` of the recorded
+    reservations, if there is one.
     """
 
     spec: ImageSpec
     token: int
     client: Instance
+    amendment: Amendment | None = None
+
+
+@dataclass(frozen=True)
+class FinishAmendment:
+    """Forget a change of the recorded reservations that was made with the swap, before anybody can log in again."""
+
+    uid: str
+    revision: int
 
 
 @dataclass(frozen=True)
@@ -137,12 +165,28 @@ class ClosePath:
 
 @dataclass(frozen=True)
 class SetInitiators:
-    """Make or change some ACLs of an exported image and remove others; `demanded` as in `Access`, of all of them."""
+    """Make or change some ACLs of an exported image and remove others; `demanded` as in `Access`, of all of them.
+
+    `newcomers` are those wanted that have no ACL yet. One with a registration on record has the export built anew,
+    unless that `waits_for` something.
+    """
 
     spec: ImageSpec
+    token: int
     wanted: Mapping[Iqn, Credentials | None]
     remove: frozenset[Iqn]
     demanded: bool
+    newcomers: frozenset[Iqn] = frozenset()
+    waits_for: str = ""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Record an exported image's reservations without these of initiators that have no ACL there."""
+
+    spec: ImageSpec
+    token: int
+    amendment: Amendment
 
 
 @dataclass(frozen=True)
@@ -212,7 +256,7 @@ class DropRecords:
 
 @dataclass(frozen=True)
 class DropFences:
-    """Forget the fences of this node's former instances that no record names any more; the entries run out."""
+    """Forget the fences of instances of this boot that are gone and in no record any more; the entries run out."""
 
     intents: tuple[FenceIntent, ...]
 
@@ -222,17 +266,20 @@ Step = (
     | UnmapAnchor
     | Cut
     | Uncut
+    | Unmute
     | RemoveAddresses
     | Teardown
     | Unmap
     | Claim
     | TakeHold
+    | FinishAmendment
     | Map
     | Build
     | OpenPath
     | MarkServed
     | ClosePath
     | SetInitiators
+    | Forget
     | SetDiscovery
     | CloseDiscovery
     | RefreshHold

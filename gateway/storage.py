@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from gateway.apply import Openers
-from gateway.errors import LostRace, NotFound
+from gateway.errors import DamagedTable, LostRace, NewerSchema, NotFound
 from gateway.images.cluster import CephConnection, storage_errors
 from gateway.images.fence import blocklist, fence
-from gateway.images.header import refresh, release, take_over
+from gateway.images.header import is_of, refresh, release, take_over
 from gateway.images.holder import Holder
 from gateway.images.image import break_locks, describe_image, header_of
 from gateway.images.krbd import KernelClient
-from gateway.model import ImageSpec, Instance, Label
+from gateway.images.sequence import next_pr_info
+from gateway.model import Amendment, ImageSpec, Instance, Label
 from gateway.observed import ANCHOR
+from gateway.reservations.amending import amended, known_by_name
+from gateway.reservations.recording import recorded
+from gateway.reservations.state import ReservationState
 from gateway.settings import CephSettings
 from gateway.timers import BLOCKLIST_EXPIRY
 
@@ -59,9 +66,29 @@ class CephStorage:
         """Take the image's lock from owners that do not have it open any more."""
         break_locks(self._connection, spec.name, owners)
 
-    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None:
-        """Swap the header's holder from exactly the one that was read to this node."""
-        take_over(header_of(self._connection, spec.name, spec.image_id), expected, mine)
+    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder, amendment: Amendment | None = None) -> None:
+        """Swap the header's holder from exactly the one that was read to this node, and change `pr_info` with it.
+
+        DamagedTable, with the way out, for reservations that cannot be understood.
+        """
+
+        def advance(text: bytes | None) -> bytes:
+            with _understood(spec):
+                after = next_pr_info(text) if amendment is None else amended(text, amendment)
+                return after if spec.attributes.enforce_pr_isids else known_by_name(after)
+
+        take_over(header_of(self._connection, spec.name, spec.image_id), expected, mine, advance)
+
+    def reservations(self, spec: ImageSpec, token: int) -> ReservationState:
+        """What the header keeps of the image's reservations; LostRace if it is not held under this claim.
+
+        DamagedTable, with the way out, if they cannot be understood.
+        """
+        seen = header_of(self._connection, spec.name, spec.image_id).read()
+        if not is_of(seen.holder, token, self._node):
+            raise LostRace(f"image {spec.name}: its header does not name claim {token} of this node; decide anew")
+        with _understood(spec):
+            return recorded(seen.pr_info)
 
     def refresh(self, spec: ImageSpec, mine: Holder) -> None:
         """Put this node's present instances into the header it holds."""
@@ -89,3 +116,20 @@ class CephStorage:
     def fence_again(self, victims: frozenset[Instance]) -> None:
         """Put entries that vanished on the blocklist again."""
         fence(self._connection, victims, (), expire=BLOCKLIST_EXPIRY)
+
+
+@contextmanager
+def _understood(spec: ImageSpec) -> Iterator[None]:
+    """What cannot be understood of an image's reservations is told with what an operator can do about it."""
+    try:
+        yield
+    except NewerSchema as error:
+        raise DamagedTable(
+            f"image {spec.name} is not exported: {error}; upgrade rbdgate on this node, or empty its table of"
+            f" reservations with `rbdgate reservation clear {spec.name} --reason TEXT`"
+        ) from None
+    except DamagedTable as error:
+        raise DamagedTable(
+            f"image {spec.name} is not exported: {error}; empty its table of reservations with"
+            f" `rbdgate reservation clear {spec.name} --reason TEXT`"
+        ) from None

@@ -31,8 +31,18 @@ ETCD_ELECTION = 4.0
 GUARD_STALE = 5.0
 """A guard whose sign of life is older than this is taken for dead: it gives one a second."""
 
+
+def guard_lives(sign: float | None, now: float) -> bool:
+    """Whether a guard's sign of life of that time (None: there is none) counts at `now`, both CLOCK_BOOTTIME."""
+    return sign is not None and now - sign < GUARD_STALE
+
+
 CLOCK_DRIFT = 0.01
 """The most that two machines' clocks may differ in rate while a lease runs: 1 %, hundreds of times what NTP leaves."""
+
+INITIATOR_NOP = 5.0
+"""open-iscsi's `node.conn[0].timeo.noop_out_timeout` as shipped: a connection that is silent for longer is dropped. A
+PR OUT that is held keeps its connection silent."""
 
 INITIATOR_REPLACEMENT = 120.0
 """open-iscsi's `node.session.timeo.replacement_timeout` as shipped: after it, a lost session's I/O fails."""
@@ -60,6 +70,8 @@ class Timers:
     """How long a writer waits for the lock on configfs before it calls its holder stuck."""
     rados_operation: float = 10.0
     """librados' own time-out of one operation on an image's header or on the monitors."""
+    reservation_hold: float = 3.0
+    """How long a PR OUT may wait until it is recorded; then its image is cut and exported anew."""
     osd_request_timeout: float = 45.0
     """krbd's bound on one request: bounds a withdrawal; it stays above OSD failure detection and peering (30 s)."""
     turn_period: float = 5.0
@@ -123,6 +135,11 @@ class Timers:
             (
                 self.lease_ttl + self.rados_operation < INITIATOR_REPLACEMENT / 2,
                 f"lease_ttl + rados_operation is more than half of the initiators' {INITIATOR_REPLACEMENT:.0f} s",
+            ),
+            (
+                self.reservation_hold < INITIATOR_NOP,
+                f"reservation_hold {self.reservation_hold} is not below the {INITIATOR_NOP:.0f} s after which an"
+                " initiator gives up a connection that answers no NOP-Out",
             ),
             (self.retry_first <= self.retry_last, "retry_first exceeds retry_last"),
             (

@@ -25,6 +25,8 @@ def table(record: Record) -> str:
 def main() -> int:
     """Print the table of the file that is named, or of the last full run."""
     file = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / RESULTS / "full.json"
+    if not file.exists():
+        sys.exit(f"there is no {file}: `tests/run full` makes it, or name another")
     record = Record.from_json(file.read_text())
     sys.stdout.write(f"{table(record)}\n\nOn {record.machine}; {record.date}, commit {record.commit[:12]}.\n")
     return 0

@@ -56,6 +56,10 @@ class Ceph(Protocol):
         """What the image carries, and why it cannot be served; a lock that its last holder left is no reason."""
         ...
 
+    def read_pr_info(self, spec: ImageSpec) -> bytes | None:
+        """What the image's header records of its reservations, None if it never did; NotFound if it was removed."""
+        ...
+
     def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
         """See to it that none of these clients writes to the image or has its lock any more; FenceUnconfirmed."""
         ...
@@ -127,6 +131,12 @@ class CephCluster:
         gone = set(holder.instances) - facts.watchers if holder else set()
         copy = read_metadata(header, SPEC_KEY)
         return Carried(facts.image_id, facts.size, copy, adoption_obstacles(facts, ours=gone))
+
+    def read_pr_info(self, spec: ImageSpec) -> bytes | None:
+        """The xattr as it is now."""
+        from gateway.images.image import header_of  # noqa: PLC0415
+
+        return header_of(self._connection(), spec.name, spec.image_id).read().pr_info
 
     def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
         """Blocklist the clients, show on the image's own objects that it holds, and take its lock from them."""

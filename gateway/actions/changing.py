@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from gateway.actions.ceph import Ceph
-from gateway.actions.looking import look
+from gateway.actions.looking import ClusterStatus, look
 from gateway.actions.waiting import Patience, Pending
 from gateway.errors import Conflict, RbdgateError, Refused
 from gateway.model import ImageName, ImageSpec
@@ -63,17 +62,23 @@ def with_copy(ceph: Ceph, spec: ImageSpec, revision: int) -> Changed:
 
 def await_applied(store: ClusterStore, changed: Changed, patience: Patience) -> None:
     """Look on until the holder's kernel agrees with the spec; an image nobody serves agrees when it is taken up."""
-    name, uid = changed.spec.name, changed.spec.uid
+    patience.until(lambda: behind(look(store), changed.spec, changed.revision) or True)
 
-    def applied() -> Literal[True] | Pending:
-        status = look(store)
-        claim = status.view.claims.get(uid)
-        report = status.reports.get(claim.node) if claim else None
-        image = next((each for each in report.images if each.uid == uid), None) if report else None
-        if claim is None or image is None or image.token != claim.token or not image.exported:
-            return True  # whoever exports it next does so by this spec
-        if image.applied >= changed.revision:
-            return True
-        return Pending(f"{claim.node} does not serve image {name} with this change yet")
 
-    patience.until(applied)
+def behind(
+    status: ClusterStatus, spec: ImageSpec, revision: int, because: Callable[[str], str] = lambda _: ""
+) -> Pending | None:
+    """What an image that is exported now has not got of a change made at that revision; None if nothing.
+
+    `because` makes the end of the sentence of what keeps the holder from it, which may be empty.
+    """
+    claim = status.view.claims.get(spec.uid)
+    report = status.reports.get(claim.node) if claim else None
+    image = next((each for each in report.images if each.uid == spec.uid), None) if report else None
+    if claim is None or image is None or image.token != claim.token or not image.exported:
+        return None  # whoever exports it next does so by this spec
+    if spec.uid in status.view.amendments:  # a denial's; whoever is allowed anew before that has it made otherwise
+        return Pending(f"{claim.node} has not changed the recorded reservations of image {spec.name} yet")
+    if image.applied >= revision:
+        return None
+    return Pending(f"{claim.node} does not serve image {spec.name} with this change yet{because(image.error)}")

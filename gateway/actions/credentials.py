@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from gateway.actions.looking import ClusterStatus, look
+from gateway.actions.changing import behind
+from gateway.actions.looking import look
 from gateway.actions.waiting import Patience, Pending
 from gateway.credentials import Credentials, SealedCredentials, Unreadable
 from gateway.errors import Inconsistent, NotFound, Refused
@@ -63,8 +64,8 @@ def await_access(
     def applied() -> Literal[True] | Pending:
         status = look(store)
         for spec in status.view.images.values():
-            if concerns(status.view, spec) and (behind := _behind(status, spec, revision)):
-                return behind
+            if concerns(status.view, spec) and (left := behind(status, spec, revision, _because)):
+                return left
         return True
 
     patience.until(applied)
@@ -83,15 +84,6 @@ def await_discovery(store: ClusterStore, revision: int, patience: Patience) -> N
         return True
 
     patience.until(applied)
-
-
-def _behind(status: ClusterStatus, spec: ImageSpec, revision: int) -> Pending | None:
-    claim = status.view.claims.get(spec.uid)
-    report = status.reports.get(claim.node) if claim else None
-    image = next((each for each in report.images if each.uid == spec.uid), None) if report else None
-    if claim is None or image is None or image.token != claim.token or not image.exported or image.applied >= revision:
-        return None
-    return Pending(f"{claim.node} does not serve image {spec.name} with this change yet" + _because(image.error))
 
 
 def _because(error: str) -> str:

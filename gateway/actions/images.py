@@ -149,12 +149,19 @@ def _take_back(ceph: Ceph, name: ImageName, image_id: str, error: RbdgateError) 
 
 
 def await_serving(store: ClusterStore, name: ImageName, patience: Patience, by: Label | None = None) -> ImageStatus:
-    """Look on until the image is served on all its paths (by that node, if one is named)."""
+    """Look on until the image is served on all its paths, by that node if one is named, which it was to move to.
+
+    Refused when the move was given up: its target did not take it.
+    """
 
     def served() -> ImageStatus | Pending:
-        image = look(store).image(name)
+        status = look(store)
+        image, spec = status.image(name), status.view.images.get(name)
         if image.state is ImageState.SERVING and (by is None or image.holder == str(by)):
             return image
+        given_up = spec is not None and spec.uid not in status.view.moves
+        if by is not None and given_up and image.holder not in (None, str(by)):
+            raise Refused(f"the move of image {name} was given up: node {by} did not take it; {image.holder} has it")
         holder = f" at {image.holder}" if image.holder else ""
         return Pending(f"image {name} is {image.state.value}{holder}" + (f": {image.reason}" if image.reason else ""))
 

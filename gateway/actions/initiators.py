@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from gateway.actions.ceph import Ceph
 from gateway.actions.changing import ATTEMPTS, Changed, change, with_copy
+from gateway.actions.denying import Clearing, expect_cleared, forget_lost, losing
 from gateway.credentials import Unreadable
 from gateway.errors import BadInput, Conflict, NotFound, Refused
 from gateway.model import ImageName, ImageSpec, Iqn, Label
+from gateway.reservations.state import Registration
 from gateway.store.cluster import ClusterStore
 
 
@@ -31,6 +33,8 @@ class Group:
     members: tuple[Iqn, ...]
     images: tuple[ImageName, ...]
     revision: int
+    warning: str = ""
+    """What could not be done besides, or empty."""
 
 
 def allow(store: ClusterStore, ceph: Ceph, name: ImageName, initiator: Iqn) -> Changed:
@@ -46,10 +50,11 @@ def allow(store: ClusterStore, ceph: Ceph, name: ImageName, initiator: Iqn) -> C
     return with_copy(ceph, *change(store, name, with_it))
 
 
-def deny(store: ClusterStore, ceph: Ceph, name: ImageName, initiator: Iqn) -> Changed:
+def deny(store: ClusterStore, ceph: Ceph, name: ImageName, initiator: Iqn, clearing: Clearing | None = None) -> Changed:
     """Let an initiator log in no more, and end its sessions; NotFound if it was not allowed by its name.
 
-    Refused if it may log in by a group all the same: a denial that changes nothing would look like one that does.
+    Refused if it may log in by a group all the same: a denial that changes nothing would look like one that does. And
+    if it is registered at the image, unless there is a `clearing` of that.
     """
 
     def without_it(spec: ImageSpec) -> ImageSpec:
@@ -65,7 +70,7 @@ def deny(store: ClusterStore, ceph: Ceph, name: ImageName, initiator: Iqn) -> Ch
             raise NotFound(f"{initiator} is not allowed at image {name}; allowed are: {allowed}")
         return replace(spec, initiators=tuple(iqn for iqn in spec.initiators if iqn != initiator))
 
-    return with_copy(ceph, *change(store, name, without_it))
+    return _denied(store, ceph, name, without_it, clearing)
 
 
 def allow_group(store: ClusterStore, ceph: Ceph, name: ImageName, group: Label) -> Changed:
@@ -80,8 +85,10 @@ def allow_group(store: ClusterStore, ceph: Ceph, name: ImageName, group: Label) 
     return with_copy(ceph, *change(store, name, with_it))
 
 
-def deny_group(store: ClusterStore, ceph: Ceph, name: ImageName, group: Label) -> Changed:
-    """Let a group's members log in no more, unless they are allowed by name or by another group."""
+def deny_group(
+    store: ClusterStore, ceph: Ceph, name: ImageName, group: Label, clearing: Clearing | None = None
+) -> Changed:
+    """Let a group's members log in no more, unless they are allowed by name or by another group. Refused as `deny`."""
 
     def without_it(spec: ImageSpec) -> ImageSpec:
         if group not in spec.groups:
@@ -89,7 +96,28 @@ def deny_group(store: ClusterStore, ceph: Ceph, name: ImageName, group: Label) -
             raise NotFound(f"group {group} is not allowed at image {name}; allowed are: {allowed}")
         return replace(spec, groups=tuple(each for each in spec.groups if each != group))
 
-    return with_copy(ceph, *change(store, name, without_it))
+    return _denied(store, ceph, name, without_it, clearing)
+
+
+def _denied(
+    store: ClusterStore,
+    ceph: Ceph,
+    name: ImageName,
+    without: Callable[[ImageSpec], ImageSpec],
+    clearing: Clearing | None,
+) -> Changed:
+    lost: dict[ImageSpec, tuple[Registration, ...]] = {}
+
+    def checked(spec: ImageSpec) -> ImageSpec:
+        new, view = without(spec), store.view()
+        after = replace(view, images={**view.images, name: new})
+        lost.clear()
+        lost[spec] = losing(ceph, spec, view, after)
+        expect_cleared(lost, clearing)
+        return new
+
+    changed = with_copy(ceph, *change(store, name, checked))
+    return replace(changed, warning=_joined(changed.warning, forget_lost(store, lost, clearing)))
 
 
 def listed(store: ClusterStore, name: ImageName) -> tuple[Allowed, ...]:
@@ -143,16 +171,26 @@ def add_members(store: ClusterStore, name: Label, members: tuple[Iqn, ...]) -> G
     return _change_group(store, name, lambda present: _each_once((*present, *members)))
 
 
-def remove_members(store: ClusterStore, name: Label, members: tuple[Iqn, ...]) -> Group:
-    """Take initiators out of a group; NotFound if one was not in it."""
+def remove_members(
+    store: ClusterStore, ceph: Ceph, name: Label, members: tuple[Iqn, ...], clearing: Clearing | None = None
+) -> Group:
+    """Take initiators out of a group; NotFound if one was not in it. Refused as `deny`, for any image that names it."""
+    lost: dict[ImageSpec, tuple[Registration, ...]] = {}
 
     def without(present: tuple[Iqn, ...]) -> tuple[Iqn, ...]:
         for iqn in members:
             if iqn not in present:
                 raise NotFound(f"{iqn} is not in group {name}; see `rbdgate initiator group show {name}`")
-        return tuple(iqn for iqn in present if iqn not in members)
+        left, view = tuple(iqn for iqn in present if iqn not in members), store.view()
+        after = replace(view, groups={**view.groups, name: left})
+        lost.clear()
+        for spec in (each for each in view.images.values() if name in each.groups):
+            lost[spec] = losing(ceph, spec, view, after)
+        expect_cleared(lost, clearing)
+        return left
 
-    return _change_group(store, name, without)
+    changed = _change_group(store, name, without)
+    return replace(changed, warning=forget_lost(store, lost, clearing))
 
 
 def _change_group(store: ClusterStore, name: Label, to: Callable[[tuple[Iqn, ...]], tuple[Iqn, ...]]) -> Group:
@@ -167,6 +205,10 @@ def _change_group(store: ClusterStore, name: Label, to: Callable[[tuple[Iqn, ...
             continue
         return replace(group(store, name), revision=at)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _joined(*sentences: str) -> str:
+    return "; ".join(sentence for sentence in sentences if sentence)
 
 
 def _each_once(members: tuple[Iqn, ...]) -> tuple[Iqn, ...]:

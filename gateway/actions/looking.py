@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import BadInput, NotFound
+from gateway.errors import BadInput, NotFound, RbdgateError
+from gateway.events import Event
 from gateway.model import ClusterView, ImageName, Label
 from gateway.report import ImageStatus, NodeReport, NodeStatus, image_statuses, node_statuses
 from gateway.store.cluster import ClusterStore
+from gateway.trouble import Gravity, Trouble, troubles
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,42 @@ class ClusterStatus:
         }
 
 
+@dataclass(frozen=True)
+class Watchful:
+    """The cluster with what is wrong with it."""
+
+    status: ClusterStatus
+    troubles: tuple[Trouble, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as `--json` prints it."""
+        return {"troubles": [trouble.as_dict() for trouble in self.troubles], **self.status.as_dict()}
+
+
+def watch_over(store: ClusterStore) -> Watchful:
+    """The cluster now and what is wrong with it; the log of events is read only if something is.
+
+    Without the log, as when it cannot be read, some times are missing and nothing else.
+    """
+    found = judged(look(store))
+    if any(trouble.gravity is Gravity.NOT_SERVED or not trouble.since for trouble in found.troubles):
+        with suppress(RbdgateError):
+            found = judged(found.status, store.events().read().events)
+    return found
+
+
+def judged(status: ClusterStatus, events: Sequence[Event] = ()) -> Watchful:
+    """The cluster with what is wrong with it, as far as is known from it and these events, the newest last."""
+    return Watchful(status, troubles(status.view.settings, status.images, status.nodes, events))
+
+
 def look(store: ClusterStore) -> ClusterStatus:
     """The cluster now; a node's report that cannot be read counts as none."""
-    view, statuses = store.view_with_statuses()
+    return status_of(*store.view_with_statuses())
+
+
+def status_of(view: ClusterView, statuses: Mapping[Label, bytes]) -> ClusterStatus:
+    """The cluster as it was when these were read together."""
     reports = {}
     for node, value in statuses.items():
         try:

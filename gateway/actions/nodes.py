@@ -106,6 +106,7 @@ def remove(store: ClusterStore, ceph: Ceph, node: Label, by: Label, *, force: bo
     _refuse_living(view, node)
     left = [record for record in view.records if record.node == node]
     _refuse_used_by_others(view, left)
+    # Without the boot they lived in: whatever machine comes back under that name, these fences stay on record.
     store.fence_dead_node(
         node, tuple(FenceIntent(each.instance, node, by, each.image_uid, each.token) for each in left)
     )

@@ -18,7 +18,7 @@ from gateway.observed import Kernel
 from gateway.plan import Me, Situation, anchor_of, plan, plan_nothing
 from gateway.runtime import RuntimeDirectory
 from gateway.steps import Plan, Step
-from gateway.timers import GUARD_STALE
+from gateway.timers import guard_lives
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def plan_here(view: ClusterView, kernel: Kernel, node: Label, opened: Opened, *,
         return NodePlan(sentence, _planned(view, plan_nothing(kernel)))
     anchor = anchor_of(kernel.mappings, view.settings.anchor_pool)
     rados = next((each for each in live.instances if anchor is None or each != anchor.instance), None)
-    decided = plan(Situation(view, kernel, Me(node, live.lease, rados, guarded), opened=opened))
+    me = Me(node, live.lease, rados, guarded, boot_id=live.boot_id)
+    decided = plan(Situation(view, kernel, me, opened=opened))
     guard = "" if guarded else ", with no guard"
     sentence = f"node {node} is a member under lease {live.lease:x}{guard}"
     return NodePlan(sentence, _planned(view, decided))
@@ -56,7 +57,7 @@ def plan_here(view: ClusterView, kernel: Kernel, node: Label, opened: Opened, *,
 def guarded_now(runtime_directory: Path) -> bool:
     """Whether the guard gave a sign of life lately: a time of CLOCK_BOOTTIME."""
     sign = RuntimeDirectory(runtime_directory).guard_sign()
-    return sign is not None and time.clock_gettime(time.CLOCK_BOOTTIME) - sign < GUARD_STALE
+    return guard_lives(sign, time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def _planned(view: ClusterView, decided: Plan) -> tuple[PlannedStep, ...]:

@@ -30,11 +30,13 @@ GROUPS = {
     "image": Group("gateway.cli.image", "make, adopt, place, stop, grow and delete images"),
     "events": Group("gateway.cli.events", "what happened, and why", further=False),
     "initiator": Group("gateway.cli.initiator", "who may log in to an image, and how"),
+    "reservation": Group("gateway.cli.reservation", "who is registered at an image, and who holds it"),
     "secrets": Group("gateway.cli.secrets", "the key that CHAP secrets are sealed with, on this node"),
     "node": Group("gateway.cli.node", "the gateways, and what is asked of them"),
     "plan": Group("gateway.cli.plan", "what this node would do now, without doing it", further=False),
     "completion": Group("gateway.cli.completion", "shell completion with live names", further=False),
     "status": Group("gateway.cli.status", "the whole cluster: images and nodes", further=False),
+    "monitoring": Group("gateway.cli.monitoring", "alerting rules and dashboards for Prometheus and Grafana"),
     "doctor": Group("gateway.cli.doctor", "what may be wrong with this gateway", further=False),
 }
 """A module's `add` gets where its commands go, or with `further=False` the parser of the one command it is."""

@@ -73,9 +73,11 @@ def _ask(kinds: tuple[Kind, ...], parsed: argparse.Namespace) -> list[str]:
     from gateway.settings import Settings  # noqa: PLC0415
     from gateway.store.client import EtcdClient  # noqa: PLC0415
     from gateway.store.keys import Keys  # noqa: PLC0415
+    from gateway.store.papers import Papers  # noqa: PLC0415
 
     settings = Settings.load(getattr(parsed, "settings", None))
-    client = EtcdClient(settings.etcd.endpoints, call_timeout=DEADLINE / 2, timeout=DEADLINE)
+    papers = Papers(settings.etcd.security)
+    client = EtcdClient(settings.etcd.endpoints, papers=papers, call_timeout=DEADLINE / 2, timeout=DEADLINE)
     try:
         return [name for kind in kinds for name in named(client, Keys(settings.etcd.prefix), kind)]
     finally:

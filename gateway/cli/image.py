@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import uuid
 
-from gateway.actions import balancing, images, placing, resizing, restoring
+from gateway.actions import balancing, images, placing, reservations, resizing, restoring
 from gateway.actions.changing import Changed, await_applied
 from gateway.actions.choosing import IdentityWish
 from gateway.actions.images import Wish
 from gateway.actions.looking import look
+from gateway.actions.reserving import ReservingWish, set_reserving
 from gateway.actions.waiting import Patience
-from gateway.cli import output
+from gateway.cli import output, reservation
 from gateway.cli.completing import Kind
 from gateway.cli.parsers import MINUTE, Commands, completed, image_argument, leaf, node_argument, nodes_argument, typed
 from gateway.cli.session import Answer, Session
 from gateway.cli.values import parse_count, parse_named_address, parse_size, parse_tagged_address
+from gateway.errors import RbdgateError
 from gateway.model import ImageName, Iqn, Label
 from gateway.placement import why_not
 from gateway.report import ImageStatus
@@ -29,6 +31,9 @@ serial, addresses and initiators, as they are kept in the image itself. Groups' 
 
 _STOP = """Has its holder let an image go, and no other node take it: its initiators' sessions end. Its data, its
 name, serial and addresses stay, and `image start` serves it again."""
+
+_SET = """Changes what an image does about SCSI-3 persistent reservations. Its holder exports it anew for that, which
+initiators feel as a planned move. Reservations are not turned off while somebody is registered."""
 
 _RESIZE = """Makes an image larger while it is served; it is never made smaller. Initiators see the new size after a
 rescan (`iscsiadm -m session -R`), without a new login. One that was cut short is finished by running it again."""
@@ -59,6 +64,16 @@ def add(commands: Commands) -> None:
     to = move.add_argument("--to", type=typed(Label), metavar="NODE", help="default: the best other node")
     completed(to, Kind.NODE)
     _add_placing(commands)
+    purpose = "have an image keep persistent reservations, or not, and how"
+    reserving = leaf(commands, "set", _set, purpose, waits=MINUTE, description=_SET, check=_nothing_set)
+    image_argument(reserving)
+    words = ("on", "off")
+    reserving.add_argument("--reservations", choices=words, help="off: every PERSISTENT RESERVE is refused")
+    reserving.add_argument(
+        "--enforce-isids",
+        choices=words,
+        help="off: whenever it moves, its registrants become known by their names",
+    )
     purpose = "have no node serve an image, until `image start`"
     image_argument(leaf(commands, "stop", _stop, purpose, waits=MINUTE, description=_STOP))
     image_argument(leaf(commands, "start", _start, "have a stopped image served again", waits=MINUTE))
@@ -115,6 +130,11 @@ def _wrong_nodes(found: argparse.Namespace) -> str | None:
     return None if found.clear or found.nodes else "name the nodes, or --clear"
 
 
+def _nothing_set(found: argparse.Namespace) -> str | None:
+    unsaid = found.reservations is None and found.enforce_isids is None
+    return "say what to set: --reservations or --enforce-isids" if unsaid else None
+
+
 def _wrong_paths(found: argparse.Namespace) -> str | None:
     tagged = getattr(found, "path", [])
     if tagged and (found.address or found.paths is not None):
@@ -138,8 +158,20 @@ def _create(session: Session, arguments: argparse.Namespace) -> Answer:
 def _adopt(session: Session, arguments: argparse.Namespace) -> Answer:
     wanted = IdentityWish(arguments.iqn, arguments.serial, arguments.vendor, arguments.product)
     wish = _wish(arguments, wanted)
-    images.adopt(session.store, session.ceph, arguments.image, wish, tagged=dict(arguments.path), random=uuid.uuid4)
-    return _served(session, arguments)
+    spec = images.adopt(
+        session.store, session.ceph, arguments.image, wish, tagged=dict(arguments.path), random=uuid.uuid4
+    )
+    try:
+        table = reservations.carried(session.ceph, spec)
+    except RbdgateError as error:
+        session.warn(f"whether the image has reservations of before is not known: {error}")
+        return _served(session, arguments)
+    if table.damaged:  # waiting for it to be served would be in vain
+        session.warn(f"the image's reservations of before cannot be read, and it is not exported: {table.damaged}")
+        session.warn(table.way_out)
+    served = _answer(look(session.store).image(arguments.image)) if table.damaged else _served(session, arguments)
+    document = served.document | {"reservations": reservation.carried_document(table)}
+    return Answer("\n\n".join(filter(None, (served.text, reservation.carried_text(table)))), document)
 
 
 def _restore(session: Session, arguments: argparse.Namespace) -> Answer:
@@ -219,6 +251,16 @@ def _stop(session: Session, arguments: argparse.Namespace) -> Answer:
 def _start(session: Session, arguments: argparse.Namespace) -> Answer:
     _told(session, placing.start(session.store, session.ceph, arguments.image))
     return _served(session, arguments)
+
+
+def _set(session: Session, arguments: argparse.Namespace) -> Answer:
+    on = {"on": 1, "off": 0, None: None}
+    wish = ReservingWish(on[arguments.reservations], on[arguments.enforce_isids])
+    changed = _told(session, set_reserving(session.store, session.ceph, arguments.image, wish))
+    if arguments.wait and not changed.spec.stopped:
+        await_applied(session.store, changed, session.patience)
+        return _served(session, arguments)
+    return _show(session, arguments)
 
 
 def _resize(session: Session, arguments: argparse.Namespace) -> Answer:

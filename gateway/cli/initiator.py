@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gateway.actions import initiators
@@ -11,7 +12,19 @@ from gateway.actions.ceph import Ceph
 from gateway.actions.changing import Changed, await_applied
 from gateway.cli import chap, initiator_group, output
 from gateway.cli.completing import Kind
-from gateway.cli.parsers import MINUTE, Commands, completed, image_argument, leaf, sentence, subcommands, typed
+from gateway.cli.initiator_group import clearing_of
+from gateway.cli.parsers import (
+    MINUTE,
+    Commands,
+    clearing_arguments,
+    clears_for_a_reason,
+    completed,
+    image_argument,
+    leaf,
+    sentence,
+    subcommands,
+    typed,
+)
 from gateway.cli.session import Answer, Session
 from gateway.model import ImageName, Iqn, Label
 from gateway.store.cluster import ClusterStore
@@ -26,6 +39,7 @@ def add(commands: Commands) -> None:
         command.add_argument("iqn", type=typed(Iqn), nargs="?", metavar="IQN", help="the initiator's name")
         group = command.add_argument("--group", type=typed(Label), metavar="NAME", help="a group of initiators")
         completed(group, Kind.GROUP)
+    clearing_arguments(deny)
     image_argument(leaf(commands, "list", _list, "who may log in, and how"))
     for word, module, purpose in (
         ("group", initiator_group, "groups of initiators"),
@@ -36,7 +50,9 @@ def add(commands: Commands) -> None:
 
 
 def _one(chosen: argparse.Namespace) -> str | None:
-    return None if (chosen.iqn is None) != (chosen.group is None) else "name either an IQN or a --group"
+    if (chosen.iqn is None) == (chosen.group is None):
+        return "name either an IQN or a --group"
+    return clears_for_a_reason(chosen)
 
 
 def _allow(session: Session, arguments: argparse.Namespace) -> Answer:
@@ -46,9 +62,10 @@ def _allow(session: Session, arguments: argparse.Namespace) -> Answer:
 
 
 def _deny(session: Session, arguments: argparse.Namespace) -> Answer:
+    clearing = clearing_of(session, arguments)
     if arguments.group is not None:
-        return _changed(session, arguments, initiators.deny_group, arguments.group)
-    return _changed(session, arguments, initiators.deny, arguments.iqn)
+        return _changed(session, arguments, partial(initiators.deny_group, clearing=clearing), arguments.group)
+    return _changed(session, arguments, partial(initiators.deny, clearing=clearing), arguments.iqn)
 
 
 def _list(session: Session, arguments: argparse.Namespace) -> Answer:

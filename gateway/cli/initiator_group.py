@@ -7,9 +7,11 @@ from typing import Any
 
 from gateway.actions import initiators
 from gateway.actions.credentials import await_access
+from gateway.actions.denying import Clearing
 from gateway.cli import output
 from gateway.cli.completing import Kind
-from gateway.cli.parsers import MINUTE, Commands, completed, leaf, typed
+from gateway.cli.parsers import MINUTE, Commands, clearing_arguments, clears_for_a_reason, completed, leaf, typed
+from gateway.cli.recording import operator
 from gateway.cli.session import Answer, Session
 from gateway.model import Iqn, Label
 
@@ -19,7 +21,9 @@ def add(commands: Commands) -> None:
     create = leaf(commands, "create", _create, "make a group")
     delete = leaf(commands, "delete", _delete, "forget a group that no image names")
     enter = leaf(commands, "add", _add, "add initiators, at all images that name the group", waits=MINUTE)
-    remove = leaf(commands, "remove", _remove, "take initiators out, and end their sessions", waits=MINUTE)
+    purpose = "take initiators out, and end their sessions"
+    remove = leaf(commands, "remove", _remove, purpose, waits=MINUTE, check=clears_for_a_reason)
+    clearing_arguments(remove)
     leaf(commands, "list", _list, "the groups")
     show = leaf(commands, "show", _show, "one group's members and images")
     for command in (create, delete, enter, remove, show):
@@ -44,8 +48,16 @@ def _add(session: Session, arguments: argparse.Namespace) -> Answer:
 
 
 def _remove(session: Session, arguments: argparse.Namespace) -> Answer:
-    changed = initiators.remove_members(session.store, arguments.name, tuple(arguments.iqns))
+    members, clearing = tuple(arguments.iqns), clearing_of(session, arguments)
+    changed = initiators.remove_members(session.store, session.ceph, arguments.name, members, clearing)
+    if changed.warning:
+        session.warn(changed.warning)
     return _applied(session, arguments, changed)
+
+
+def clearing_of(session: Session, arguments: argparse.Namespace) -> Clearing | None:
+    """The operator's word that registrations are to go, if it was given."""
+    return Clearing(operator(str(session.node)), arguments.reason) if arguments.clear_registration else None
 
 
 def _list(session: Session, _: argparse.Namespace) -> Answer:

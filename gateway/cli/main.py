@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.cli.session import Answer, Run, RunAlone, Session
+    from gateway.lio.logins import Session as Login
+    from gateway.model import Iqn
     from gateway.vault import Vault
 
 DONE, FAILED, USAGE, NOT_REACHED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -94,9 +96,12 @@ def open_session(chosen: Namespace, progress: ProgressLine) -> Iterator[Session]
     from gateway.settings import Settings  # noqa: PLC0415
     from gateway.store.client import EtcdClient  # noqa: PLC0415
     from gateway.store.cluster import ClusterStore  # noqa: PLC0415
+    from gateway.store.papers import Papers  # noqa: PLC0415
 
     settings = Settings.load(chosen.settings)
-    client = EtcdClient(settings.etcd.endpoints, call_timeout=settings.timers.etcd_call)
+    client = EtcdClient(
+        settings.etcd.endpoints, papers=Papers(settings.etcd.security), call_timeout=settings.timers.etcd_call
+    )
     ceph = CephCluster(settings.ceph, settings.timers.rados_operation)
     patience = Patience(chosen.timeout if getattr(chosen, "wait", False) else 0.0, progress.show)
     store = ClusterStore(client, settings.etcd.prefix)
@@ -108,10 +113,17 @@ def open_session(chosen: Namespace, progress: ProgressLine) -> Iterator[Session]
             settings.node,
             lambda text: print(f"rbdgate: {text}", file=sys.stderr),
             lambda: _vault(settings.key_file),
+            _logins,
         )
     finally:
         ceph.close()
         client.close()
+
+
+def _logins(iqn: Iqn) -> Collection[Login]:
+    from gateway.lio.logins import sessions  # noqa: PLC0415 - only what shows reservations needs it
+
+    return sessions(iqn)
 
 
 def _vault(key_file: Path) -> Vault:

@@ -62,7 +62,7 @@ def node_table(nodes: Iterable[NodeStatus]) -> str:
 
 def image_text(image: ImageStatus) -> str:
     """Everything about one image."""
-    facts = [
+    found = [
         ("name", image.name),
         ("iqn", image.iqn or "?"),
         ("serial", image.serial or "?"),
@@ -71,19 +71,19 @@ def image_text(image: ImageStatus) -> str:
         ("state", image.state.value + (f": {image.reason}" if image.reason else "")),
     ]
     if image.pin:
-        facts.append(("pinned to", image.pin))
+        found.append(("pinned to", image.pin))
     if image.keep_away:
-        facts.append(("kept away from", ", ".join(image.keep_away)))
+        found.append(("kept away from", ", ".join(image.keep_away)))
     paths = table(
         ("TAG", "PORTAL", "NETWORK", "STATE", "REASON"),
         [(str(p.tag), portal(p.address, p.port), p.network, p.state, p.reason) for p in image.paths],
     )
-    return _facts(facts) + "\n\n" + paths
+    return facts(found) + "\n\n" + paths
 
 
 def node_text(node: NodeStatus) -> str:
     """Everything about one node."""
-    return _facts(
+    return facts(
         [
             ("name", node.name),
             ("state", node.state.value + (f": {node.why}" if node.why else "")),
@@ -136,6 +136,7 @@ class ProgressLine:
             self._shown = ""
 
 
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in facts)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in facts)
+def facts(found: Sequence[tuple[str, str]]) -> str:
+    """One line a fact, its name first."""
+    width = max(len(name) for name, _ in found)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in found)

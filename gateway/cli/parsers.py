@@ -112,6 +112,19 @@ def image_argument(command: argparse.ArgumentParser) -> None:
     completed(image, Kind.IMAGE)
 
 
+def clearing_arguments(command: argparse.ArgumentParser) -> None:
+    """Let the command take registrations away with the access."""
+    purpose = "take the initiator's registrations and what they hold away, too"
+    command.add_argument("--clear-registration", action="store_true", help=purpose)
+    command.add_argument("--reason", metavar="TEXT", help="why; kept with the event")
+
+
+def clears_for_a_reason(chosen: argparse.Namespace) -> str | None:
+    """What is wrong if registrations are to go and nobody says why."""
+    unsaid = getattr(chosen, "clear_registration", False) and not chosen.reason
+    return "--clear-registration needs a --reason" if unsaid else None
+
+
 def node_argument(command: argparse.ArgumentParser) -> None:
     """Let the command name a node."""
     completed(command.add_argument("node", type=typed(Label), metavar="NODE", help="the node's name"), Kind.NODE)

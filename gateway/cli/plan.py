@@ -13,6 +13,7 @@ from gateway.cli.session import Answer, Session
 from gateway.errors import Refused
 from gateway.model import ClusterView
 from gateway.observed import Kernel
+from gateway.runtime import RuntimeDirectory
 from gateway.settings import Settings
 from gateway.vault import open_all
 
@@ -41,7 +42,7 @@ def look_at_kernel(settings: Settings, view: ClusterView) -> Kernel:
     """This node's kernel at one look."""
     from gateway.kernel import NodeKernel  # noqa: PLC0415 - netlink and configfs, for those who may read them
 
-    return NodeKernel(settings.runtime_directory / "configfs.lock", settings.timers).observe(view)
+    return NodeKernel(RuntimeDirectory(settings.runtime_directory), settings.timers).observe(view)
 
 
 def _answer(session: Session, found: NodePlan) -> Answer:

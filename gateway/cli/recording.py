@@ -44,6 +44,8 @@ LOOKS = frozenset(
         "node list",
         "node show",
         "plan",
+        "reservation list",
+        "reservation show",
         "status",
     }
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +12,8 @@ from gateway.errors import Sealed
 if TYPE_CHECKING:  # what a command does not need is not loaded for it
     from gateway.actions.ceph import Ceph
     from gateway.actions.waiting import Patience
-    from gateway.model import Label
+    from gateway.lio.logins import Session as Login
+    from gateway.model import Iqn, Label
     from gateway.store.cluster import ClusterStore
     from gateway.vault import Vault
 
@@ -24,7 +25,7 @@ def _no_key() -> Vault:
 @dataclass(frozen=True)
 class Session:
     """What a command works with; `node` is this node's name, `warn` takes a sentence for standard error, `vault`
-    opens the node's key of the secrets or raises Sealed."""
+    opens the node's key of the secrets or raises Sealed, `logins` tells who is logged in to a target on this node."""
 
     store: ClusterStore
     ceph: Ceph
@@ -32,6 +33,7 @@ class Session:
     node: Label
     warn: Callable[[str], None]
     vault: Callable[[], Vault] = _no_key
+    logins: Callable[[Iqn], Collection[Login]] = lambda _iqn: ()
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
+from datetime import datetime
 
-from gateway.actions.looking import look
+from gateway.actions.looking import Watchful, watch_over
 from gateway.cli import output
 from gateway.cli.parsers import Parser, furnish
 from gateway.cli.session import Answer, Session
+from gateway.cli.times import told
 from gateway.errors import RbdgateError
+from gateway.trouble import Gravity, Trouble
+
+MOST = 20
+"""How many troubles of one gravity are told to people one by one."""
 
 WATCH_EVERY = 1.0
 """Seconds between two looks of `status --watch`."""
@@ -29,9 +36,40 @@ def _status(session: Session, arguments: argparse.Namespace) -> Answer:
 
 
 def _answer(session: Session) -> Answer:
-    found = look(session.store)
-    text = output.node_table(found.nodes) + "\n\n" + output.image_table(found.images)
-    return Answer(text, found.as_dict())
+    found = watch_over(session.store)
+    return Answer(status_text(found, datetime.now().astimezone()), found.as_dict())
+
+
+def status_text(found: Watchful, now: datetime) -> str:
+    """First what is wrong, then all there is; times in the zone of `now`."""
+    tables = output.node_table(found.status.nodes), output.image_table(found.status.images)
+    return "\n\n".join([_troubles_text(found.troubles, now), *tables])
+
+
+def _troubles_text(troubles: Sequence[Trouble], now: datetime) -> str:
+    """Each with what is wrong and since when, then the reason, then what to do, in lines of their own."""
+    if not troubles:
+        return "Nothing is wrong."
+    width = max(len(trouble.gravity.value) for trouble in troubles)
+    lines = [f"{len(troubles)} thing{'s' if len(troubles) != 1 else ''} to look at, the worst first:"]
+    for trouble in _not_too_many(troubles):
+        since = f"since {told(trouble.since, now)}" if trouble.since else "since when is not on record"
+        lines.append(f"{trouble.gravity.value.upper().ljust(width)}  {trouble.about}: {trouble.what}, {since}")
+        indent = " " * (width + 2)
+        lines += [f"{indent}{trouble.reason}"] if trouble.reason else []
+        lines += [f"{indent}-> {trouble.next}"]
+    for gravity in Gravity:
+        more = sum(trouble.gravity is gravity for trouble in troubles) - MOST
+        if more > 0:
+            lines.append(
+                f"{gravity.value.upper().ljust(width)}  and {more} more: see below, or `rbdgate status --json`"
+            )
+    return "\n".join(lines)
+
+
+def _not_too_many(troubles: Sequence[Trouble]) -> list[Trouble]:
+    """The first MOST of each gravity."""
+    return [trouble for gravity in Gravity for trouble in [t for t in troubles if t.gravity is gravity][:MOST]]
 
 
 def _watch(session: Session, *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from gateway.errors import BadInput
 from gateway.model import Address, Label, parse_address
@@ -63,18 +63,25 @@ def parse_count(text: str) -> int:
 
 
 def parse_since(text: str) -> timedelta | datetime:
-    """How long ago, as `90s`, `30m`, `2h`, `7d`; or when, as ISO 8601 has it, UTC unless it names a zone."""
+    """How long ago, as `90s`, `30m`, `2h`, `7d`; or when, as ISO 8601 has it, in the local zone if it names none."""
     if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
         return int(match[1]) * _PERIODS[match[2]]
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
         raise BadInput(f"{text!r} is no time: write how long ago, like 30m, 2h or 7d, or 2026-11-22T03:00") from None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return when.astimezone()
 
 
 def parse_seconds(text: str) -> float:
     """A number of seconds, 0 or more."""
     if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,6})?", text):
         raise BadInput(f"{text!r} is no number of seconds")
+    return float(text)
+
+
+def parse_factor(text: str) -> float:
+    """A number above 0."""
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", text) or not float(text):
+        raise BadInput(f"{text!r} is no number above 0")
     return float(text)

@@ -18,6 +18,7 @@ from gateway.settings import Settings
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.store.exposition import Exposition, expose
+from gateway.store.papers import Papers
 
 T = TypeVar("T")
 
@@ -46,11 +47,19 @@ class Sources:
         self.status: Callable[[], ClusterStatus | Unread] = Once(self._status)
         self.expositions: Callable[[], Mapping[str, Exposition | Unread]] = Once(self._expositions)
 
+    def client(self, endpoints: tuple[str, ...]) -> EtcdClient:
+        """A client of these endpoints, as the settings secure it; BadSettings if the files do not load."""
+        assert not isinstance(self.settings, Unread)
+        papers = Papers(self.settings.etcd.security)
+        return EtcdClient(endpoints, papers=papers, call_timeout=self.settings.timers.etcd_call)
+
     def _status(self) -> ClusterStatus | Unread:
         settings = self.settings
         if isinstance(settings, Unread):
             return Unread("the cluster", settings.why)
-        client = EtcdClient(settings.etcd.endpoints, call_timeout=settings.timers.etcd_call)
+        client = attempt("the cluster", partial(self.client, settings.etcd.endpoints))
+        if isinstance(client, Unread):
+            return client
         try:
             return attempt("the cluster", lambda: look(ClusterStore(client, settings.etcd.prefix)))
         finally:
@@ -62,6 +71,6 @@ class Sources:
             return {}
         bound = settings.timers.etcd_call
         return {
-            endpoint: attempt("the clock of a member", partial(expose, endpoint, bound))
+            endpoint: attempt("the clock of a member", partial(expose, endpoint, bound, settings.etcd.security))
             for endpoint in settings.etcd.endpoints
         }

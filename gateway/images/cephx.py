@@ -62,6 +62,8 @@ def read_keyring(path: Path, entity: str) -> CephKey:
         text = parser.get(entity, "key")
     except OSError as error:
         raise BadInput(f"keyring {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:  # it quotes the file
+        raise BadInput(f"keyring {path} is damaged: it is no text in UTF-8") from None
     except configparser.NoSectionError:
         raise BadInput(f"keyring {path} has no [{entity}]; name the keyring of that user") from None
     except configparser.Error:  # its message quotes lines of the file

@@ -104,19 +104,61 @@ def _operate(ioctx: rados.Ioctx, operation: rados.WriteOp, name: str) -> None:
         raise
 
 
-def take_over(header: ImageHeader, expected: Holder | None, mine: Holder) -> bytes:
-    """Make `mine` the holder in place of exactly `expected`, and add 1 to `pr_info`'s sequence; returns `pr_info`.
+def take_over(
+    header: ImageHeader,
+    expected: Holder | None,
+    mine: Holder,
+    advance: Callable[[bytes | None], bytes] = next_pr_info,
+) -> bytes:
+    """Make `mine` the holder in place of exactly `expected`, and replace `pr_info` by what `advance` makes of it.
 
-    `expected` is what the fence was decided on: LostRace if the header names anybody else by now. Inconsistent if
-    `pr_info` cannot be read: nothing is written then. OutcomeUnknown: Ceph stopped answering in the middle.
+    Returns the new `pr_info`; `advance` raises its sequence. It is written even where `mine` is the holder already:
+    whatever this node itself had still under way from before fails its comparison from now on.
+    `expected` is what the fence was decided on: LostRace if the header names anybody else by now. What `advance`
+    raises (Inconsistent, for a text that cannot be read) is passed on, and nothing is written then. OutcomeUnknown:
+    Ceph stopped answering in the middle.
     """
-    return _change(header, expected, mine, next_pr_info)
+    return _change(header, expected, mine, advance)
+
+
+def commit_pr_info(header: ImageHeader, token: int, node: Label, decide: Callable[[bytes | None], bytes]) -> bytes:
+    """Replace `pr_info` by what `decide` makes of it, if the header still names this claim; returns the new text.
+
+    Holder and old text are compared in the operation that writes. LostRace: another holder, or a text that somebody
+    else wrote meanwhile. A time-out is resolved by reading; OutcomeUnknown if that is not answered either.
+    """
+    first: HeaderState | None = None
+    wanted = b""
+    unanswered: OutcomeUnknown | None = None
+    for _ in range(_ATTEMPTS):
+        seen = _read_after(header, unanswered)
+        if not is_of(seen.holder, token, node):
+            raise _lost(header, seen.holder)
+        if first is None:
+            first, wanted = seen, decide(seen.pr_info)
+        elif unanswered and seen.pr_info == wanted:
+            return wanted
+        elif seen.pr_info != first.pr_info:
+            raise LostRace(f"{header}: somebody else changed {PR_INFO_XATTR} while it was to be written")
+        try:
+            _write_pr_info(header, seen.version, wanted)
+        except Conflict:
+            continue  # krbd's lock, a snapshot: the object's version moves for other reasons, too
+        except OutcomeUnknown as error:
+            unanswered = error
+            continue
+        return wanted
+    raise unanswered or _changing(header)
+
+
+def _write_pr_info(header: ImageHeader, version: int, text: bytes) -> None:
+    header.write_guarded(version, lambda operation: operation.set_xattr(PR_INFO_XATTR, text))
 
 
 def refresh(header: ImageHeader, mine: Holder) -> None:
     """Put this holder's present instances into the header it holds already; LostRace if it does not."""
     seen = header.read().holder
-    if not _same_tenure(seen, mine):
+    if not is_of(seen, mine.token, mine.node):
         raise _lost(header, seen)
     _change(header, seen, mine, None)
 
@@ -138,11 +180,13 @@ def _change(
 ) -> bytes:
     """Swap until it is done, or until the holder is somebody else; a time-out is resolved by reading."""
     unanswered: OutcomeUnknown | None = None
+    pr_info: bytes | None = None
     for _ in range(_ATTEMPTS):
         seen = _read_after(header, unanswered)
-        if seen.holder == mine:
+        done = seen.holder == mine and (unanswered is not None or advance is None)
+        if done and pr_info in (None, seen.pr_info):
             return seen.pr_info or b""
-        if seen.holder != expected:
+        if seen.holder not in (expected, mine):
             raise _lost(header, seen.holder)
         pr_info = advance(seen.pr_info) if advance else None
         try:
@@ -153,7 +197,11 @@ def _change(
             unanswered = error
             continue
         return pr_info if pr_info is not None else seen.pr_info or b""
-    raise unanswered or Conflict(f"{header} changed {_ATTEMPTS} times while it was to be written; trying again later")
+    raise unanswered or _changing(header)
+
+
+def _changing(header: ImageHeader) -> Conflict:
+    return Conflict(f"{header} changed {_ATTEMPTS} times while it was to be written; trying again later")
 
 
 def _read_after(header: ImageHeader, unanswered: OutcomeUnknown | None) -> HeaderState:
@@ -165,8 +213,9 @@ def _read_after(header: ImageHeader, unanswered: OutcomeUnknown | None) -> Heade
         raise
 
 
-def _same_tenure(seen: Holder | None, mine: Holder) -> bool:
-    return seen is not None and not seen.released and (seen.token, seen.node) == (mine.token, mine.node)
+def is_of(seen: Holder | None, token: int, node: Label) -> bool:
+    """Whether the header names that claim of that node as the holder, and not as one that has let go."""
+    return seen is not None and not seen.released and (seen.token, seen.node) == (token, node)
 
 
 def _lost(header: ImageHeader, seen: Holder | None) -> LostRace:

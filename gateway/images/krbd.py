@@ -93,6 +93,10 @@ class Krbd:
             return ()
         return tuple(mapping for mapping in map(self._mapping, entries) if mapping is not None)
 
+    def mapping(self, number: int) -> Mapping | None:
+        """What `/dev/rbd<number>` maps; None if it maps nothing."""
+        return self._mapping(self.bus / "devices" / str(number))
+
     def map_anchor(self, pool: str, client: KernelClient, options: MappingOf[str, str]) -> Mapping:
         """Map the pool's anchor read-only with those client options: its instance is there before any image's."""
         monitors, protocol = client.monitors()

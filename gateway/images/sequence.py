@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.errors import Inconsistent, NewerSchema
+from gateway.errors import DamagedTable, NewerSchema
 
 _EMPTY = (
     "0x00000001",
@@ -28,11 +28,11 @@ _LINES_AFTER = 4
 def next_pr_info(text: bytes | None) -> bytes:
     """The text with its sequence raised by 1 (modulo 2**32); the empty table, raised likewise, if there is none.
 
-    Raises Inconsistent for a text that is not of this form and NewerSchema for a version other than 1.
+    Raises DamagedTable for a text that is not of this form and NewerSchema for a version other than 1.
     """
     match = _FRAME.fullmatch(EMPTY_PR_INFO if text is None else text)
     if match is None:
-        raise Inconsistent(
+        raise DamagedTable(
             "pr_info is damaged: expected the version, the sequence and at least"
             f" {_LINES_AFTER} more lines of ASCII text, ended by one NUL"
         )
@@ -46,5 +46,5 @@ def sequence_of(text: bytes) -> int:
     """The sequence number of a well-formed text."""
     match = _FRAME.fullmatch(text)
     if match is None:
-        raise Inconsistent("pr_info is damaged: it has no sequence number")
+        raise DamagedTable("pr_info is damaged: it has no sequence number")
     return int(match[2], 16)

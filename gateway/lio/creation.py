@@ -14,6 +14,7 @@ from gateway.credentials import Credentials
 from gateway.errors import Inconsistent, NotFound
 from gateway.lio.authentication import authenticate, authenticate_all
 from gateway.lio.configfs import entries, exists, link, links, make, make_if_missing, read, write
+from gateway.lio.loop import make_loop
 from gateway.lio.names import CORE, HBA, ISCSI, MAPPED_LUN, device_path, portal_name, target_path, tpg_path
 from gateway.lio.removal import close_portal, remove_acl, tags_of
 from gateway.model import ImageSpec, Iqn, Path
@@ -21,24 +22,29 @@ from gateway.observed import DeviceName, Portal
 from gateway.profile import ACL_SETTINGS, TPG_SETTINGS, device_settings
 
 
-def build(spec: ImageSpec, device: DeviceName, dev_path: str, access: Access) -> None:
+def build(spec: ImageSpec, device: DeviceName, dev_path: str, access: Access, reservations: Iterable[str] = ()) -> None:
     """Make backstore, target, TPGs, LUNs and ACLs of an image, with no portal and nothing enabled.
 
-    Raises Inconsistent if anything of the image is there already, KernelRefused for what the kernel does not take.
+    `reservations` are the lines with which the kernel restores them (`gateway.reservations.lines`). Raises Inconsistent
+    if anything of the image is there already, KernelRefused for what the kernel does not take.
     """
-    _expect_nothing(spec, device)
+    expect_nothing(spec, device)
     _make_device(spec, device, dev_path)
-    _restore_reservations(spec, device)
+    for line in reservations:  # taken only before the first LUN link; each binds when its ACL's LUN appears
+        write(f"{device_path(HBA, device)}/pr/res_aptpl_metadata", line)
     make_if_missing(ISCSI)  # the fabric's directory, made with its first target on a node
     make(target_path(spec.identity.iqn))
     for path in spec.paths:
         _make_tpg(spec.identity.iqn, path.tag)
     for path in spec.paths:  # in the order of the tags on a fresh device: the relative port ids follow it
         _link_lun(spec.identity.iqn, path.tag, device)
+    if spec.attributes.emulate_pr:
+        make_loop(device, spec.identity.vendor, spec.identity.product)
     set_acls(spec.identity.iqn, access.initiators, (), demanded=access.demanded)
 
 
-def _expect_nothing(spec: ImageSpec, device: DeviceName) -> None:
+def expect_nothing(spec: ImageSpec, device: DeviceName) -> None:
+    """Raise Inconsistent if anything of the image is there already."""
     left = [name for name in map(DeviceName.parse, entries(f"{CORE}/{HBA}")) if name and name.uid == spec.uid]
     if left:
         raise Inconsistent(f"backstore {left[0]} is still there; tear it down before {device} is built")
@@ -60,12 +66,6 @@ def _make_device(spec: ImageSpec, device: DeviceName, dev_path: str) -> None:
     write(f"{path}/wwn/vpd_unit_serial", identity.serial)
     for setting in device_settings(spec.attributes):
         write(f"{path}/{setting.file}", setting.value)
-
-
-def _restore_reservations(spec: ImageSpec, device: DeviceName) -> None:
-    """The one place, after the device is enabled and before its first LUN link, where the kernel takes both
-    `attrib/force_pr_aptpl` and the registrations (`pr/res_aptpl_metadata`). Nothing is kept yet: `emulate_pr` is 0.
-    """
 
 
 def _make_tpg(iqn: Iqn, tag: int) -> None:

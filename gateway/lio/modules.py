@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 from gateway.errors import Unavailable
-from gateway.lio.configfs import TARGET_ROOT
+from gateway.lio.configfs import TARGET_ROOT, read
 
-MODULES = ("target_core_mod", "target_core_iblock", "iscsi_target_mod", "rbd")
-"""LIO's and krbd, in the order of their loading. `/etc/target/pr` is there before target_core_mod picks `dbroot`.
+MODULES = ("target_core_mod", "target_core_iblock", "iscsi_target_mod", "tcm_loop", "sg", "fuse", "rbd")
+"""LIO's, what its reservations are read and trapped with, and krbd, in the order of their loading. `/etc/target/pr` is
+there before target_core_mod picks `dbroot`.
 
 configfs comes with the first of them, as a module or built into the kernel, where `/sys/module` does not show it.
 """
@@ -44,6 +46,14 @@ def ensure_modules(timeout: float = 30.0) -> None:
     if not os.path.isdir(f"{TARGET_ROOT}/iscsi"):
         os.mkdir(f"{TARGET_ROOT}/iscsi")  # how configfs is told that the fabric is wanted
     check()
+
+
+def dbroot() -> Path:
+    """LIO's directory for what it keeps, below which it writes `pr/aptpl_<serial>` (target_core_configfs.c, dbroot)."""
+    shown = read(f"{TARGET_ROOT}/dbroot")
+    if not shown or not shown.startswith("/"):
+        raise Unavailable(f"{TARGET_ROOT}/dbroot cannot be read: is target_core_mod loaded?")
+    return Path(shown)
 
 
 def _run(command: tuple[str, ...], timeout: float) -> None:

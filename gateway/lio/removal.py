@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from gateway.errors import Inconsistent
 from gateway.lio.configfs import entries, links, read, remove, root_entries, unlink, write
+from gateway.lio.loop import remove_loop
 from gateway.lio.names import CORE, HBA, device_of, device_path, tag_of, target_path, tpg_path
 from gateway.model import Iqn
 from gateway.observed import DeviceName
@@ -62,6 +63,7 @@ def teardown(uid: str, iqns: Iterable[Iqn]) -> None:
         for tag in tags_of(iqn):
             _remove_tpg(tpg_path(iqn, tag))
         remove(target_path(iqn))
+    remove_loop(uid)
     for hba in root_entries(CORE):
         if hba.startswith("iblock_"):
             names = filter(None, map(DeviceName.parse, entries(f"{CORE}/{hba}")))

@@ -11,13 +11,13 @@ sure to start, uses the same code.
 
 from gateway.network.addresses import add_address, remove_address, remove_addresses
 from gateway.network.announcement import announce
-from gateway.network.blackhole import cut, uncut
+from gateway.network.blackhole import cut, mute, uncut, unmute
 from gateway.network.changes import Changes
 from gateway.network.hearing import Hearing
 from gateway.network.interfaces import NetworkView, contested, observe, observe_own
 from gateway.network.packets import Assertion
 from gateway.network.probe import stranger_with
-from gateway.network.tcp import Peer, could_still_send, nudge, peers
+from gateway.network.tcp import Peer, closed_connections, could_still_send, nudge, peers
 
 __all__ = [
     "Assertion",
@@ -27,9 +27,11 @@ __all__ = [
     "Peer",
     "add_address",
     "announce",
+    "closed_connections",
     "contested",
     "could_still_send",
     "cut",
+    "mute",
     "nudge",
     "observe",
     "observe_own",
@@ -38,4 +40,5 @@ __all__ = [
     "remove_addresses",
     "stranger_with",
     "uncut",
+    "unmute",
 ]

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from gateway.model import Address, ClusterSettings, Label, Network
-from gateway.network.blackhole import cuts
+from gateway.model import Address, ClusterSettings, Connection, Label, Network
+from gateway.network.blackhole import cuts, muted
 from gateway.network.netlink import Netlink, attributes
 from gateway.network.packets import Assertion, mac_text
 from gateway.observed import Interface
@@ -60,19 +60,22 @@ class NetworkView:
     networks: Mapping[Label, Interface]
     addresses: Mapping[Address, str]
     cuts: frozenset[Address]
+    muted: frozenset[Connection] = frozenset()
 
 
 def observe(settings: ClusterSettings, portals: frozenset[Address]) -> NetworkView:
     """Look once; `portals` are the portal addresses the cluster knows of."""
     with Netlink() as kernel:
-        found_links, found, cut = links(kernel), addresses(kernel), cuts(kernel)
-    return NetworkView(serving(settings.networks, found_links, found, portals), ours(found_links, found, portals), cut)
+        found_links, found, cut, mute = links(kernel), addresses(kernel), cuts(kernel), muted(kernel)
+    serves = serving(settings.networks, found_links, found, portals)
+    return NetworkView(serves, ours(found_links, found, portals), cut, mute)
 
 
 def observe_own() -> NetworkView:
     """What can be seen of ours without knowing the cluster: marked addresses and cuts, no networks."""
     with Netlink() as kernel:
-        return NetworkView({}, ours(links(kernel), addresses(kernel), frozenset()), cuts(kernel))
+        found = ours(links(kernel), addresses(kernel), frozenset())
+        return NetworkView({}, found, cuts(kernel), muted(kernel))
 
 
 def contested(heard: Iterable[tuple[str, Assertion]]) -> tuple[tuple[str, Assertion], ...]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.errors import KernelRefused
-from gateway.model import Address
+from gateway.model import Address, Connection
 from gateway.network.netlink import NETLINK_SOCK_DIAG, Netlink
 from gateway.network.packets import checksum
 from gateway.observed import Portal
@@ -22,6 +22,8 @@ _BY_FAMILY = 20
 _ESTABLISHED = 1
 _SENDING = 0xFFF & ~(1 << 6 | 1 << 7 | 1 << 10)
 """Every TCP state but TIME_WAIT, CLOSE and LISTEN (include/net/tcp_states.h)."""
+_CLOSED = 1 << 4 | 1 << 5 | 1 << 9 | 1 << 11
+"""FIN_WAIT1, FIN_WAIT2, LAST_ACK and CLOSING: nobody here has the socket any more."""
 _REQUEST = struct.Struct("=BBBxI48x")
 """inet_diag_req_v2: family, protocol, extensions, states, and a socket id left empty."""
 _ACK = 0x10
@@ -62,6 +64,23 @@ def could_still_send(addresses: Iterable[Address]) -> frozenset[Address]:
     with Netlink(NETLINK_SOCK_DIAG) as kernel:
         request = _REQUEST.pack(socket.AF_INET6, socket.IPPROTO_TCP, 0, _SENDING)
         return asked & {connection(body)[0].address for _, body in kernel.dump(_BY_FAMILY, request)}
+
+
+def closed_connections(addresses: Iterable[Address]) -> frozenset[Connection]:
+    """The connections from these addresses that were closed on this side, and would send on if they could.
+
+    Closed behind a cut, each still has what it had not sent, and retransmits it for minutes.
+    """
+    asked = frozenset(addresses)
+    found: set[Connection] = set()
+    with Netlink(NETLINK_SOCK_DIAG) as kernel:
+        for version in sorted({address.version for address in asked}):
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            for _, body in kernel.dump(_BY_FAMILY, _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _CLOSED)):
+                portal, peer = connection(body)
+                if portal.address in asked:
+                    found.add(Connection(portal.address, portal.port, peer.address, peer.port))
+    return frozenset(found)
 
 
 def _order(peer: Peer) -> tuple[int, int, int]:

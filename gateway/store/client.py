@@ -2,19 +2,22 @@
 
 Rules kept here: a deadline on every call, on the monotonic clock; a read is tried on one member after the other
 until its deadline; a write that may have happened is never sent again. Usable from any number of threads. All reads
-are linearizable. What the wire needs is in `wire.py`, the values in `values.py`.
+are linearizable. The members' connections are in `channels.py`, a login in `connection.py`, the values in `values.py`.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
-from gateway.errors import BadSettings, LeaseGone, OutcomeUnknown, RbdgateError, StoreRefused, StoreUnavailable
+from gateway.errors import LeaseGone, OutcomeUnknown, RbdgateError, StoreRefused, StoreUnavailable
 from gateway.store import wire
+from gateway.store.channels import Channels
+from gateway.store.connection import Connection, LoginFailed
 from gateway.store.messages import (
     compare_message,
     encode_key,
@@ -23,6 +26,7 @@ from gateway.store.messages import (
     prefix_end,
     transaction_result,
 )
+from gateway.store.papers import Papers
 from gateway.store.values import (
     Compare,
     KeyValue,
@@ -33,7 +37,7 @@ from gateway.store.values import (
     Snapshot,
     TransactionResult,
 )
-from gateway.store.wire import Connection, Message, Verdict, etcdrpc
+from gateway.store.wire import Message, Verdict, etcdrpc
 
 PAGE = 1000  # keys a range reply may hold: some megabytes at most with our values
 PAUSE = 0.1  # seconds before the members are tried anew when all of them refused at once
@@ -44,43 +48,69 @@ ONCE = frozenset({Verdict.NOT_DONE})  # after which any call is
 Call = Callable[[Connection, float], Message]
 
 
+class Asked(Enum):
+    """What is asked of a member, for whoever measures."""
+
+    RANGE = "range"
+    TRANSACTION = "transaction"
+    KEEPALIVE = "keepalive"
+    GRANT = "grant"
+    REVOKE = "revoke"
+    MEMBER = "member"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to one member that ended: `failure` is None if it was answered."""
+
+    operation: Asked
+    seconds: float
+    failure: Verdict | None = None
+
+
 class EtcdClient:
     """A cluster as one store; `endpoints` are `HOST:PORT`, `call_timeout` and `timeout` seconds.
 
-    `call_timeout` bounds one call to one member, `timeout` a whole operation over all of them unless the operation is
-    given its own. Errors of every operation: StoreUnavailable, StoreRefused; of writes also OutcomeUnknown.
+    `papers` secure the way (none: plain text and no user); clients of one process share them. `call_timeout` bounds one
+    call to one member, `timeout` a whole operation over all of them unless the operation is given its own. Errors of
+    every operation: StoreUnavailable, StoreRefused; of writes also OutcomeUnknown.
     """
 
-    def __init__(self, endpoints: Sequence[str], *, call_timeout: float = 1.5, timeout: float = 5.0) -> None:
-        if not endpoints:
-            raise BadSettings("no etcd endpoint is given; name at least one as HOST:PORT")
-        self._connections = tuple(Connection.to(endpoint) for endpoint in endpoints)
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        papers: Papers | None = None,
+        call_timeout: float = 1.5,
+        timeout: float = 5.0,
+        heard: Callable[[Request], None] = lambda _: None,
+    ) -> None:
+        """`heard` hears of each request to a member when it has ended, and must not block."""
+        self._channels = Channels(endpoints, papers or Papers(), call_timeout)
         self._call_timeout = call_timeout
-        self._timeout = timeout
-        self._lock = threading.Lock()
-        self._preferred = 0
+        self._timeout, self._heard = timeout, heard
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The endpoints as they were given."""
-        return tuple(connection.endpoint for connection in self._connections)
+        return self._channels.endpoints
 
     @property
     def connection(self) -> Connection:
         """The connection that is asked first now: the last one that answered."""
-        with self._lock:
-            return self._connections[self._preferred]
+        return self._channels.preferred
 
     def avoid(self, connection: Connection) -> None:
         """Ask the next member first from now on, if this one still is the first."""
-        with self._lock:
-            if self._connections[self._preferred] is connection:
-                self._preferred = (self._preferred + 1) % len(self._connections)
+        self._channels.avoid(connection)
+
+    def holds(self, connection: Connection) -> bool:
+        """Whether a connection is still in use: one whose certificate was renewed will be closed."""
+        return self._channels.holds(connection)
 
     def close(self) -> None:
         """Close every channel; calls under way in other threads fail."""
-        for connection in self._connections:
-            connection.close()
+        self._channels.close()
 
     def range(self, prefix: str, *, keys_only: bool = False, timeout: float | None = None) -> Snapshot:
         """All keys with this prefix at one revision; with `keys_only` the values are empty."""
@@ -121,7 +151,9 @@ class EtcdClient:
             failure=[operation_message(operation) for operation in failure],
         )
         deadline = self._deadline(timeout)
-        reply = self._write(lambda to, left: to.kv.Txn(request, left, metadata=wire.METADATA), deadline)
+        reply = self._write(
+            Asked.TRANSACTION, lambda to, left: to.kv.Txn(request, left, metadata=to.metadata), deadline
+        )
         return transaction_result(reply)
 
     def grant_lease(self, ttl: int, *, timeout: float | None = None) -> Lease:
@@ -131,7 +163,9 @@ class EtcdClient:
         """
         request = etcdrpc.LeaseGrantRequest(TTL=ttl)
         deadline = self._deadline(timeout)
-        reply = self._read(lambda to, left: to.leases.LeaseGrant(request, left, metadata=wire.METADATA), deadline)
+        reply = self._read(
+            Asked.GRANT, lambda to, left: to.leases.LeaseGrant(request, left, metadata=to.metadata), deadline
+        )
         return Lease(reply.ID, reply.TTL)
 
     def keepalive_once(self, lease: int, *, timeout: float | None = None) -> int:
@@ -142,7 +176,7 @@ class EtcdClient:
         """
         deadline = time.monotonic() + min(self._call_timeout, self._timeout if timeout is None else timeout)
         try:
-            reply = self._once(lambda to, left: _keepalive(to, lease, left), deadline)
+            reply = self._once(Asked.KEEPALIVE, lambda to, left: _keepalive(to, lease, left), deadline)
         except _Failure as failure:
             raise _own_error(failure, TWICE) from failure.__cause__
         if reply.TTL <= 0:
@@ -154,14 +188,18 @@ class EtcdClient:
         request = etcdrpc.LeaseRevokeRequest(ID=lease)
         deadline = self._deadline(timeout)
         try:
-            self._read(lambda to, left: to.leases.LeaseRevoke(request, left, metadata=wire.METADATA), deadline)
+            self._read(
+                Asked.REVOKE,
+                lambda to, left: to.leases.LeaseRevoke(request, left, metadata=to.metadata),
+                deadline,
+            )
         except LeaseGone:
             return
 
     def member_status(self, endpoint: str) -> MemberStatus:
         """What the member behind this endpoint says of itself, leader or not; StoreUnavailable if it says nothing."""
-        connection = next(one for one in self._connections if one.endpoint == endpoint)
-        try:
+        connection = self._channels.to(endpoint)
+        try:  # without a login: who may not log in is to know all the same which members run
             reply = connection.maintenance.Status(etcdrpc.StatusRequest(), self._call_timeout)
         except wire.RpcError as error:
             raise StoreUnavailable(f"etcd member {endpoint}: {wire.describe(error)}") from error
@@ -178,30 +216,36 @@ class EtcdClient:
     def members(self) -> tuple[Member, ...]:
         """Every member of etcd's cluster, named in the settings or not."""
         request = etcdrpc.MemberListRequest()
-        reply = self._read(lambda to, left: to.members.MemberList(request, left), self._deadline(None))
+        deadline = self._deadline(None)
+        reply = self._read(
+            Asked.MEMBER, lambda to, left: to.members.MemberList(request, left, metadata=to.metadata), deadline
+        )
         return tuple(Member(member.ID, member.name) for member in reply.members)
 
     def alarms(self) -> tuple[tuple[int, str], ...]:
         """The alarms that are raised: which member's (by id), and NOSPACE or CORRUPT."""
         request = etcdrpc.AlarmRequest(action=etcdrpc.AlarmRequest.GET)
-        reply = self._read(lambda to, left: to.maintenance.Alarm(request, left), self._deadline(None))
+        deadline = self._deadline(None)
+        reply = self._read(
+            Asked.MEMBER, lambda to, left: to.maintenance.Alarm(request, left, metadata=to.metadata), deadline
+        )
         return tuple((alarm.memberID, etcdrpc.AlarmType.Name(alarm.alarm)) for alarm in reply.alarms)
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self._timeout if timeout is None else timeout)
 
     def _range(self, request: Message, deadline: float) -> Message:
-        return self._read(lambda to, left: to.kv.Range(request, left, metadata=wire.METADATA), deadline)
+        return self._read(Asked.RANGE, lambda to, left: to.kv.Range(request, left, metadata=to.metadata), deadline)
 
-    def _read(self, call: Call, deadline: float) -> Message:
+    def _read(self, asked: Asked, call: Call, deadline: float) -> Message:
         """Make a call that may be made twice, on one member after the other until the deadline."""
-        return self._until(deadline, call, TWICE)
+        return self._until(deadline, asked, call, TWICE)
 
-    def _write(self, call: Call, deadline: float) -> Message:
+    def _write(self, asked: Asked, call: Call, deadline: float) -> Message:
         """Make a call that must not be made twice; it goes to another member only when nobody has it."""
-        return self._until(deadline, call, ONCE)
+        return self._until(deadline, asked, call, ONCE)
 
-    def _until(self, deadline: float, call: Call, again: frozenset[Verdict]) -> Message:
+    def _until(self, deadline: float, asked: Asked, call: Call, again: frozenset[Verdict]) -> Message:
         """Make the call until it answers, or fails with a verdict that is not in `again`."""
         attempts = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, _Failure) and error.verdict in again),
@@ -210,25 +254,31 @@ class EtcdClient:
             reraise=True,
         )
         try:
-            return attempts(self._once, call, deadline)
+            return attempts(self._once, asked, call, deadline)
         except _Failure as failure:
             raise _own_error(failure, again) from failure.__cause__
 
-    def _once(self, call: Call, deadline: float) -> Message:
+    def _once(self, asked: Asked, call: Call, deadline: float) -> Message:
         """Make the call to the preferred member; _Failure, and another one is preferred, if it does not answer."""
-        connection = self.connection
-        left = min(self._call_timeout, max(deadline - time.monotonic(), 0.001))
+        connection, began = self.connection, time.monotonic()
         try:
-            return call(connection, left)
+            reply = connection.ask(call, lambda: min(self._call_timeout, max(deadline - time.monotonic(), 0.001)))
         except wire.RpcError as error:
             failure = _Failure(connection.endpoint, wire.verdict(error), wire.describe(error))
-            if failure.verdict in (Verdict.NOT_DONE, Verdict.UNKNOWN):
-                self.avoid(connection)
-            raise failure from error
+            failure.__cause__ = error
+        except LoginFailed as error:
+            failure = _Failure(connection.endpoint, error.verdict, str(error))
+        else:
+            self._heard(Request(asked, time.monotonic() - began))
+            return reply
+        if failure.verdict in TWICE:
+            self.avoid(connection)
+        self._heard(Request(asked, time.monotonic() - began, failure.verdict))
+        raise failure
 
     def _pause(self, state: RetryCallState, deadline: float) -> float:
         """No wait before the next member, a short one before a new round."""
-        if state.attempt_number % len(self._connections):
+        if state.attempt_number % len(self.endpoints):
             return 0.0
         return min(PAUSE, max(deadline - time.monotonic(), 0.0))
 
@@ -246,6 +296,11 @@ def _own_error(failure: _Failure, again: frozenset[Verdict]) -> RbdgateError:
     match failure.verdict:
         case Verdict.LEASE_GONE:
             return LeaseGone(f"etcd does not know the lease any more: it ran out or was revoked ({failure})")
+        case Verdict.LOGIN_NEEDED:
+            return StoreRefused(
+                "etcd asks for a user: name etcd.user and etcd.password_file in the settings, or use a certificate"
+                f" that names the user; {failure}"
+            )
         case Verdict.REFUSED:
             return StoreRefused(f"etcd refused the request and did nothing; {failure}")
         case Verdict.UNKNOWN if Verdict.UNKNOWN not in again:
@@ -257,7 +312,7 @@ def _own_error(failure: _Failure, again: frozenset[Verdict]) -> RbdgateError:
 def _keepalive(connection: Connection, lease: int, seconds: float) -> Message:
     """One request and one reply on a stream of its own; LeaseGone is told by a TTL of 0, not by an error."""
     requests = iter([etcdrpc.LeaseKeepAliveRequest(ID=lease)])
-    stream = connection.leases.LeaseKeepAlive(requests, seconds, metadata=wire.METADATA)
+    stream = connection.leases.LeaseKeepAlive(requests, seconds, metadata=connection.metadata)
     try:
         return next(stream)
     finally:

@@ -12,6 +12,8 @@ from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, Conflict, NotFound, Refused
 from gateway.model import (
     Address,
+    Amendment,
+    AmendmentKind,
     ClusterSettings,
     ClusterView,
     FenceIntent,
@@ -28,7 +30,7 @@ from gateway.store.access import AccessStore
 from gateway.store.events import EventStore
 from gateway.store.guarded import Outcome
 from gateway.store.keys import NODES, UNIQUE
-from gateway.store.values import Absent, Compare, Delete, ModRevisionIs, Put, ValueIs
+from gateway.store.values import Absent, Compare, Delete, KeyValue, ModRevisionIs, Put, ValueIs
 
 PATHS_BOUND = 32
 """Paths an image may have: etcd takes 128 operations in a transaction, and each path costs up to three."""
@@ -142,6 +144,7 @@ class ClusterStore(AccessStore):
                 *map(Delete, self.keys.unique(spec)),
                 *map(Delete, keys),
                 Delete(self.keys.move(spec.uid)),
+                Delete(self.keys.amendment(spec.uid)),
                 Delete(self.keys.connections(spec.uid)),
                 *(Delete(self.keys.served(address)) for address in _addresses(spec)),
             ],
@@ -168,6 +171,33 @@ class ClusterStore(AccessStore):
         if found is None or found.value != value:
             raise Conflict("the image was removed, or somebody else asked for a move at the same time; look again")
         return Move(to, found.mod_revision, why)
+
+    def request_amendment(self, spec: ImageSpec, wanted: Amendment) -> int:
+        """Write down a change of the image's recorded reservations, and return its revision.
+
+        AlreadyExists says whose change is pending, NotFound if the image is gone. A CLEAR takes the place of whatever
+        else is pending, read or not: a table or a wish that nobody understands must not be in the way of it.
+        """
+        unique, key = self.keys.unique_uid(spec.uid), self.keys.amendment(spec.uid)
+        earlier = self._client.get(key)
+        pending = _read_amendment(earlier)
+        if earlier is not None and (
+            wanted.kind is not AmendmentKind.CLEAR or (pending and pending.kind is AmendmentKind.CLEAR)
+        ):
+            raise AlreadyExists(_pending(spec, pending))
+        guard: Compare = Absent(key) if earlier is None else ModRevisionIs(key, earlier.mod_revision)
+        image, value = ValueIs(unique, str(spec.name).encode()), schema.write_amendment(wanted)
+        outcome = self._transact([image, guard], [Put(key, value)], [unique, key])
+        if outcome.revision is not None:
+            return outcome.revision
+        if outcome.found[unique] is None:
+            raise NotFound(f"there is no image {spec.name} in this cluster (any more)")
+        found = outcome.found[key]
+        if found is not None and found.value == value:
+            return found.mod_revision
+        if found is None:
+            raise Conflict(f"what was pending for image {spec.name} was done at this moment; look and try again")
+        raise AlreadyExists(_pending(spec, _read_amendment(found)))
 
     def node_records(self) -> dict[Label, tuple[NodeRecord, int]]:
         """What was asked of each node, with the record's revision; a record that cannot be read is left out."""
@@ -235,6 +265,18 @@ class ClusterStore(AccessStore):
         if found is None:
             raise NotFound(f"there is no image {name} in this cluster; see `rbdgate image list`")
         return schema.read_image(found.value, found.key), found.mod_revision
+
+
+def _read_amendment(item: KeyValue | None) -> Amendment | None:
+    try:
+        return schema.read_amendment(item.value, item.key, revision=item.mod_revision) if item else None
+    except BadInput:
+        return None
+
+
+def _pending(spec: ImageSpec, amendment: Amendment | None) -> str:
+    what = amendment.words if amendment else "one that cannot be read, of a newer version or damaged"
+    return f"image {spec.name}: another change of its reservations is pending ({what}); wait until it is made"
 
 
 def _addresses(spec: ImageSpec) -> set[Address]:

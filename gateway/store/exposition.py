@@ -1,4 +1,4 @@
-"""What one etcd member tells over plain HTTP: its metrics, and with them the date of its clock.
+"""What one etcd member tells over HTTP(S): its metrics, and with them the date of its clock; and its certificate.
 
 Only the doctor asks. Format: Prometheus' text exposition, version 0.0.4; the names are etcd's (etcd.io, "Metrics"). A
 member may be configured to keep them elsewhere (`--listen-metrics-urls`), so that they are missing says nothing bad.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
+import ssl
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from gateway.errors import StoreUnavailable
+from gateway.store.security import PLAIN, Security
 
 _QUOTA = "etcd_server_quota_backend_bytes"
 _FSYNC = "etcd_disk_wal_fsync_duration_seconds"
@@ -26,7 +29,8 @@ class Exposition:
     """One answer: the member's `date` (epoch seconds, whole), when it was `heard_at` here and how long it `took`.
 
     `quota` is the database's bound in bytes, `fsync_p99` the time in seconds that 99 % of its log's syncs stayed
-    within since it started; each None if it does not tell.
+    within since it started; each None if it does not tell. `certificate_ends` is its certificate's, in epoch seconds;
+    None in plain text.
     """
 
     date: float
@@ -34,14 +38,16 @@ class Exposition:
     took: float
     quota: int | None
     fsync_p99: float | None
+    certificate_ends: float | None = None
 
 
-def expose(endpoint: str, timeout: float) -> Exposition:
+def expose(endpoint: str, timeout: float, security: Security = PLAIN) -> Exposition:
     """Ask the member behind `HOST:PORT`, each step within `timeout` seconds; StoreUnavailable without an answer."""
-    host, _, port = endpoint.rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout)
-    began = time.monotonic()
+    connection = _connection(endpoint, timeout, security)
     try:
+        connection.connect()
+        ends = _certificate_ends(connection.sock)
+        began = time.monotonic()
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
         took, heard_at = time.monotonic() - began, time.time()
@@ -53,7 +59,26 @@ def expose(endpoint: str, timeout: float) -> Exposition:
         ) from None
     finally:
         connection.close()
-    return Exposition(date, heard_at, took, _quota(text), fsync_p99(text))
+    return Exposition(date, heard_at, took, _quota(text), fsync_p99(text), ends)
+
+
+def _connection(endpoint: str, timeout: float, security: Security) -> http.client.HTTPConnection:
+    host, _, port = endpoint.rpartition(":")
+    if security.ca_file is None:
+        return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout)
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # no stricter than gRPC, which the agent asks with
+        context.load_verify_locations(security.ca_file)
+        if security.certificate_file is not None:
+            context.load_cert_chain(security.certificate_file, security.key_file)
+    except OSError as error:
+        raise StoreUnavailable(f"etcd member {endpoint}: not asked, this node's files do not load ({error})") from None
+    return http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=timeout, context=context)
+
+
+def _certificate_ends(connected: socket.socket) -> float | None:
+    shown = connected.getpeercert() if isinstance(connected, ssl.SSLSocket) else None
+    return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if shown else None
 
 
 def _quota(text: str) -> int | None:

@@ -217,6 +217,11 @@ class HoldingStore(GuardedStore):
         key = self.keys.move(uid)
         self._transact([ModRevisionIs(key, revision)], [Delete(key)])
 
+    def finish_amendment(self, uid: str, revision: int) -> None:
+        """Forget a change of recorded reservations that was made; a newer one stays."""
+        key = self.keys.amendment(uid)
+        self._transact([ModRevisionIs(key, revision)], [Delete(key)])
+
     def _as_holder(self, uid: str, token: int, operations: list[Put]) -> None:
         claim = self.keys.claim(uid)
         outcome = self._transact([CreateRevisionIs(claim, token)], operations, [claim])

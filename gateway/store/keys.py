@@ -14,6 +14,7 @@ status/<node>    (leased)           the agent's report
 claims/<uid>     (leased)           who holds an image; the create revision is the token
 records/<uid>/<instance, quoted>    a client that may have the image open
 moves/<uid>                         where an image is to be: an operator's wish, or its holder's
+amendments/<uid>                    an operator's change of an image's recorded reservations, not made yet
 fences/<instance, quoted>           a client that was decided to be fenced
 
 The log of events lies beside the prefix, so that no turn reads it and no watch wakes for it: for `/rbdgate/default/`
@@ -37,7 +38,7 @@ DEFAULT_PREFIX = "/rbdgate/default/"
 IMAGES, NODES, LIVE, STATUS = "images/", "nodes/", "live/", "status/"
 CLAIMS, RECORDS, MOVES, FENCES, UNIQUE = "claims/", "records/", "moves/", "fences/", "unique/"
 CONNECTIONS, GROUPS, SERVED = "connections/", "groups/", "served/"
-INITIATORS = "initiators/"
+INITIATORS, AMENDMENTS = "initiators/", "amendments/"
 EVENTS = ".events"
 """What the name of the prefix of a cluster's events ends in."""
 
@@ -141,6 +142,10 @@ class Keys:
     def move(self, uid: str) -> str:
         """Where an image is to be."""
         return f"{self.prefix}{MOVES}{uid}"
+
+    def amendment(self, uid: str) -> str:
+        """What is to be changed of an image's recorded reservations."""
+        return f"{self.prefix}{AMENDMENTS}{uid}"
 
     def connections(self, uid: str) -> str:
         """The initiators' connections to an image's last holder; without a lease, for it must outlive that holder."""

@@ -3,7 +3,8 @@
 One damaged key never stops the rest; what it then counts as is decided here, kind by kind, on the safe side:
 an image whose spec, uniqueness or holder records cannot be read is `broken` (nobody takes it up, its holder keeps it),
 an unreadable claim is the claim of a node nobody knows (never an absent one), an unreadable fence still names its
-victim by its key, an unreadable node record is a node that takes nothing. Only the settings must be readable.
+victim by its key, an unreadable node record is a node that takes nothing, an unreadable amendment is not made.
+Only the settings must be readable.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gateway.credentials import SealedCredentials, Unreadable
 from gateway.errors import BadInput, Inconsistent, NewerSchema, NotFound
 from gateway.model import (
     Address,
+    Amendment,
     Claim,
     ClusterSettings,
     ClusterView,
@@ -32,6 +34,7 @@ from gateway.model import (
     parse_address,
 )
 from gateway.store.keys import (
+    AMENDMENTS,
     CLAIMS,
     FENCES,
     GROUPS,
@@ -79,6 +82,7 @@ def view_of(snapshot: Snapshot, keys: Keys) -> ClusterView:
         claims=claims(snapshot, keys),
         records=tuple(gathered.records),
         moves=_moves(snapshot, keys),
+        amendments=_amendments(snapshot, keys),
         fences=fences(snapshot, keys),
         groups=groups,
         broken_groups=broken_groups,
@@ -239,6 +243,17 @@ def _moves(snapshot: Snapshot, keys: Keys) -> dict[str, Move]:
     for part, item in _under(snapshot, keys, MOVES):
         try:
             found[part] = schema.read_move(item.value, item.key, revision=item.mod_revision)
+        except BadInput:
+            continue
+    return found
+
+
+def _amendments(snapshot: Snapshot, keys: Keys) -> dict[str, Amendment]:
+    """Those that can be read: what nobody understands is not done, and stops no image."""
+    found = {}
+    for part, item in _under(snapshot, keys, AMENDMENTS):
+        try:
+            found[part] = schema.read_amendment(item.value, item.key, revision=item.mod_revision)
         except BadInput:
             continue
     return found

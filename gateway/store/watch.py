@@ -19,9 +19,10 @@ from queue import Empty, SimpleQueue
 from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.store import wire
 from gateway.store.client import EtcdClient
+from gateway.store.connection import Connection, LoginFailed, Token
 from gateway.store.messages import encode_key, key_value, prefix_end
 from gateway.store.values import KeyValue, Snapshot
-from gateway.store.wire import Connection, Message, Verdict, etcdrpc
+from gateway.store.wire import Message, Verdict, etcdrpc
 
 PROGRESS = etcdrpc.WatchRequest.FromString(b"\x1a\x00")
 """etcd's `WatchProgressRequest`, field 3 of `WatchRequest` in `rpc.proto` since 3.4; etcd3 does not know it."""
@@ -84,6 +85,7 @@ class Watch:
         self._listing_timeout = listing_timeout
         self._closed = threading.Event()
         self._stream: _Stream | None = None
+        self._refused = False
 
     def close(self) -> None:
         """End the iteration; returns at once. A listing that is under way is let finish within its own bound."""
@@ -107,17 +109,39 @@ class Watch:
     def _follow(self, revision: int) -> Iterator[Changes]:
         """The changes after `revision` as one member tells them, until `close()` or a _Doubt."""
         connection = self._client.connection
+        try:
+            token = connection.log_in(None, lambda: self._silence)
+        except LoginFailed as error:
+            self._client.avoid(connection)
+            raise _MemberDoubt(f"{connection.endpoint}: {error}") from error
         self._stream = stream = _Stream(connection, self._prefix, revision + 1, self._silence)
         try:
             while not self._closed.is_set():
                 reply = stream.receive(self._pulse)
                 if reply is not None:
                     yield from _changes(reply, revision)
+                    self._refused = False
+                if not self._client.holds(connection):
+                    raise _Doubt(f"{connection.endpoint}: the connection was renewed")
         except _MemberDoubt:
             self._client.avoid(connection)
             raise
+        except StoreRefused as error:
+            # etcd 3.4 says of a token it has forgotten what it says of a forbidden prefix: the listing will tell.
+            self._doubt_token(connection, token, error)
         finally:
             stream.close()
+
+    def _doubt_token(self, connection: Connection, token: Token | None, error: StoreRefused) -> None:
+        """Log in anew after the first refusal in a row; StoreRefused after another one, or where nobody logs in."""
+        if token is None or self._refused:
+            raise error
+        self._refused = True
+        try:
+            connection.log_in(token, lambda: self._silence)
+        except LoginFailed as failure:
+            raise _MemberDoubt(f"{connection.endpoint}: {failure}") from failure
+        raise _Doubt(str(error))
 
 
 class _Doubt(Exception):
@@ -156,7 +180,7 @@ class _Stream:
         key = encode_key(prefix)
         create = etcdrpc.WatchCreateRequest(key=key, range_end=prefix_end(key), start_revision=start_revision)
         self._requests.put(etcdrpc.WatchRequest(create_request=create))
-        self._call = connection.watches.Watch(iter(self._requests.get, None), metadata=wire.METADATA)
+        self._call = connection.watches.Watch(iter(self._requests.get, None), metadata=connection.metadata)
         self._reader = threading.Thread(target=self._read, name="etcd-watch-reader", daemon=True)
         self._reader.start()
 

@@ -1,8 +1,8 @@
 """etcd's gRPC wire: the only file that imports `etcd3` and `grpc`, and the only one that names their errors.
 
-`etcd3` 0.12.0 is used for its messages, stubs and channels. Its own calls, watcher and lock are not: they have
-no time-out that holds, and dead streams stay silent (a member that is frozen or cut off). Every stub call here
-carries a deadline, so only one family of errors, `grpc.RpcError`, can come out of it.
+`etcd3` 0.12.0 is used for its messages and stubs. Its own calls, watcher and lock are not: they have no time-out that
+holds, and dead streams stay silent (a member that is frozen or cut off). Every stub call carries a deadline, so only
+one family of errors, `grpc.RpcError`, can come out of it.
 
 A process must not fork without exec while a channel is open: the child would hang.
 """
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
-from gateway.errors import BadSettings
+from gateway.store.security import Identity
 
 # etcd3's generated messages predate protobuf 4 and load on its pure-Python implementation only. The choice is read
 # once, at the first import of protobuf, so it stands before it.
@@ -30,18 +29,19 @@ if api_implementation.Type() != "python":
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of the old generated code: no user can do anything
-    import etcd3
     import grpc
     from etcd3 import etcdrpc
 
 __all__ = [
     "METADATA",
-    "Connection",
     "Message",
     "RpcError",
     "Verdict",
     "describe",
     "etcdrpc",
+    "forbidden",
+    "login_unknown",
+    "open_channel",
     "verdict",
 ]
 
@@ -70,52 +70,12 @@ CHANNEL_OPTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Connection:
-    """One endpoint, `HOST:PORT`, with its own channel; it connects at the first call, not before."""
-
-    endpoint: str
-    etcd: Any
-
-    @classmethod
-    def to(cls, endpoint: str) -> Connection:
-        """A connection in plain text, not yet opened; BadSettings if the endpoint is not `HOST:PORT`.
-
-        TLS and a user's token belong here and in `METADATA`: nothing else knows how a channel is secured.
-        """
-        host, colon, port = endpoint.rpartition(":")
-        if not (colon and host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536):
-            raise BadSettings(f"etcd endpoint {endpoint!r} is not HOST:PORT; write for example 192.0.2.1:2379")
-        return cls(endpoint, etcd3.Etcd3Client(host, int(port), timeout=1.0, grpc_options=CHANNEL_OPTIONS))
-
-    @property
-    def kv(self) -> Stub:
-        """The stub for ranges and transactions."""
-        return self.etcd.kvstub
-
-    @property
-    def leases(self) -> Stub:
-        """The stub for leases."""
-        return self.etcd.leasestub
-
-    @property
-    def maintenance(self) -> Stub:
-        """The stub for a member's own status."""
-        return self.etcd.maintenancestub
-
-    @property
-    def members(self) -> Stub:
-        """The stub for the list of members."""
-        return self.etcd.clusterstub
-
-    @property
-    def watches(self) -> Stub:
-        """A stub for watch streams."""
-        return etcdrpc.WatchStub(self.etcd.channel)
-
-    def close(self) -> None:
-        """Close the channel; calls that are under way end as cancelled."""
-        self.etcd.close()
+def open_channel(endpoint: str, identity: Identity | None) -> Message:
+    """A channel to `HOST:PORT`: TLS with this identity, which holds HOST against the member's certificate, or none."""
+    if identity is None:
+        return grpc.insecure_channel(endpoint, CHANNEL_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(identity.authorities, identity.key, identity.chain)
+    return grpc.secure_channel(endpoint, credentials, CHANNEL_OPTIONS)
 
 
 class Verdict(Enum):
@@ -124,6 +84,7 @@ class Verdict(Enum):
     NOT_DONE = "nothing was done, another member may do it"
     UNKNOWN = "it may or may not have happened"
     REFUSED = "etcd answered no"
+    LOGIN_NEEDED = "nothing was done, for it came without a token that counts"
     LEASE_GONE = "the lease does not exist"
     COMPACTED = "what was asked for is too old to be read"
 
@@ -147,6 +108,10 @@ _REFUSED = ("etcdserver: mvcc: database space exceeded", "grpc: received message
 _NOT_DONE = ("etcdserver: no leader", "etcdserver: too many requests", "failed to connect to all addresses")
 
 
+# etcd `v3rpc/rpctypes/error.go`: each is said before anything is done, the last by every member alike as it applies.
+_LOGIN_NEEDED = ("invalid auth token", "user name is empty", "revision of auth store is old")
+
+
 def verdict(error: Message) -> Verdict:
     """Judge a `grpc.RpcError` of a unary call: whatever is not known to be harmless is UNKNOWN."""
     details = error.details() or ""
@@ -154,6 +119,8 @@ def verdict(error: Message) -> Verdict:
         return Verdict.LEASE_GONE
     if "required revision has been compacted" in details:
         return Verdict.COMPACTED
+    if any(text in details for text in _LOGIN_NEEDED):
+        return Verdict.LOGIN_NEEDED
     if error.code() in _REFUSALS or any(text in details for text in _REFUSED):
         return Verdict.REFUSED
     if any(text in details for text in _NOT_DONE):
@@ -161,6 +128,32 @@ def verdict(error: Message) -> Verdict:
     return Verdict.UNKNOWN
 
 
+def forbidden(error: Message) -> bool:
+    """Whether etcd says that the user may not do this."""
+    return bool(error.code() is grpc.StatusCode.PERMISSION_DENIED)
+
+
+def login_unknown(error: Message) -> bool:
+    """Whether etcd says that it asks nobody for a user: authentication is not enabled."""
+    return "authentication is not enabled" in (error.details() or "")
+
+
+# What etcd says, and gRPC and BoringSSL of a channel that cannot be secured, and what it means to an operator.
+_MEANINGS = (
+    ("etcdserver: permission denied", "the role of this node's user does not have these keys (see README)"),
+    ("certificate has expired", "its certificate has expired"),
+    ("certificate is not yet valid", "its certificate is not valid yet: compare the clocks"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is from no authority in etcd.ca_file"),
+    ("Hostname Verification", "its certificate does not carry the name or address by which it is asked"),
+    # TLS 1.3: the member's refusal comes after the handshake, as an alert that gRPC does not spell out.
+    ("TSI_DATA_CORRUPTED", "it refuses this node's certificate (etcd.certificate_file), or the lack of one"),
+    ("Handshake read failed", "it broke off the TLS handshake; it may speak plain text only"),
+    (": Socket closed", "it closed the connection at once; it may speak TLS only"),
+)
+
+
 def describe(error: Message) -> str:
-    """The error in a few words, as `UNAVAILABLE (etcdserver: no leader)`."""
-    return f"{error.code().name} ({error.details()})"
+    """The error in a few words, as `UNAVAILABLE (etcdserver: no leader)`; what that means comes before them."""
+    details = error.details() or ""
+    meaning = next((words for text, words in _MEANINGS if text in details), "")
+    return f"{meaning + ': ' if meaning else ''}{error.code().name} ({details})"

@@ -14,6 +14,7 @@ from gateway.images.header import ImageHeader
 from gateway.images.image import create_image, header_of
 from gateway.model import ImageName
 from tests.contract.ceph_under_test import Ceph
+from tests.contract.documented import cephx_caps
 from tests.lab.ceph import CephCluster, remove
 
 
@@ -31,7 +32,8 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
         for number, pool in enumerate(("rbd", "rbd2")):
             cluster.create_pool(pool, number)
         cluster.create_pool("private", 1)
-        keyring = cluster.add_user("gw", "profile rbd", "profile rbd pool=rbd, profile rbd pool=rbd2")
+        caps = cephx_caps()  # exactly what README tells to give
+        keyring = cluster.add_user("gw", caps["mon"], caps["osd"])
         yield Ceph(cluster, keyring)
     finally:
         remove(cluster)

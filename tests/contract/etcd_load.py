@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.store.client import EtcdClient
+from gateway.store.papers import Papers
 from gateway.store.values import Get, KeyValue, ModRevisionIs, Put
 from gateway.store.watch import Listing, Watch, Written
 
@@ -40,8 +41,8 @@ class Verdict:
 class Load:
     """The three threads; each has a client of its own."""
 
-    def __init__(self, endpoints: Sequence[str], prefix: str) -> None:
-        self.writer, self.keeper, self.follower = (EtcdClient(endpoints) for _ in range(3))
+    def __init__(self, endpoints: Sequence[str], prefix: str, papers: Papers | None = None) -> None:
+        self.writer, self.keeper, self.follower = (EtcdClient(endpoints, papers=papers) for _ in range(3))
         self._prefix = prefix
         self._watch = Watch(self.follower, prefix)
         self._stop = threading.Event()
@@ -74,6 +75,11 @@ class Load:
             assert self._progress.wait_for(lambda: self.writes >= goal or self._errors, seconds), (
                 f"{number} writes took more than {seconds} s"
             )
+
+    def abandon(self) -> None:
+        """Let the threads end without a verdict: a test that failed must not be waited for."""
+        self._stop.set()
+        self._watch.close()
 
     def finish(self) -> Verdict:
         """Stop writing, let the watch catch up (bounded), and judge."""

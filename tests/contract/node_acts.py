@@ -110,9 +110,9 @@ def an_export_comes_and_goes(bench: Bench) -> list[Any]:
     spec, access = bench.image(1), Access({})
     device, path = DeviceName(spec.uid, 7), spec.paths[0]
     bench.kernel.map_anchor(1)
-    said: list[Any] = [outcome(bench.kernel.build, spec, device, access)]
+    said: list[Any] = [outcome(bench.kernel.build, spec, device, access, None)]
     found = mapped(bench, spec)
-    said.append(outcome(bench.kernel.build, spec, device, access))
+    said.append(outcome(bench.kernel.build, spec, device, access, None))
     said += [state(bench, spec), outcome(bench.kernel.unmap, found.number)]
     said.append(outcome(bench.kernel.open_path, spec, path, _refuse))
     said.append(state(bench, spec))
@@ -132,7 +132,7 @@ def a_withdrawal_cuts_first(bench: Bench) -> list[Any]:
     spec, access = bench.image(1), Access({})
     bench.kernel.map_anchor(1)
     mapped(bench, spec)
-    bench.kernel.build(spec, DeviceName(spec.uid, 7), access)
+    bench.kernel.build(spec, DeviceName(spec.uid, 7), access, None)
     for path in spec.paths:
         bench.kernel.open_path(spec, path, _allow)
     said: list[Any] = [state(bench, spec)]

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import schema
 from gateway.errors import AlreadyExists, BadInput, Conflict, Inconsistent, NewerSchema, NotFound, Refused
-from gateway.model import Connection, Iqn, Label, NodeRecord, parse_address
+from gateway.model import Amendment, AmendmentKind, Connection, Iqn, Label, NodeRecord, parse_address
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.store.view import UNKNOWN
@@ -119,6 +119,7 @@ def test_remove_only_what_nobody_holds(room: Room) -> None:
         room.store.remove_image(marked, revision, room.store.records_of(one.uid))
     room.store.release(one.uid, token, room.store.records_of(one.uid))
     room.store.request_move(one.uid, Label("gw2"))
+    room.store.request_amendment(one, CLEAR)
     room.store.remove_image(marked, revision)
     room.store.remove_image(marked, revision)
     view = room.store.view()
@@ -160,6 +161,44 @@ def test_moves(room: Room) -> None:
         room.store.request_move("0" * 16, Label("gw2"))
 
 
+CLEAR = Amendment(AmendmentKind.CLEAR, "operator root@gw1", "all gone")
+FORGET = Amendment(AmendmentKind.FORGET, "operator ann@gw2", "one gone", ("iqn.a:b,i,any,iqn.c:d,t,0x1",))
+
+
+def test_amendments(room: Room) -> None:
+    """One is pending for each image, and says whose it is; finishing it frees the place, finishing another does not."""
+    one = spec()
+    with pytest.raises(NotFound, match="no image rbd/disk1"):
+        room.store.request_amendment(one, CLEAR)
+    room.store.create_image(one)
+    revision = room.store.request_amendment(one, FORGET)
+    assert room.store.view().amendments == {one.uid: replace(FORGET, revision=revision)}
+    with pytest.raises(AlreadyExists, match=r"is pending \(forget .*ann@gw2: one gone\)"):
+        room.store.request_amendment(one, replace(FORGET, why="another"))
+    room.store.finish_amendment(one.uid, revision - 1)
+    assert one.uid in room.store.view().amendments
+    room.store.finish_amendment(one.uid, revision)
+    assert room.store.view().amendments == {}
+    assert room.store.request_amendment(one, FORGET) > revision
+
+
+def test_a_clear_takes_the_place_of_what_is_pending(room: Room) -> None:
+    """A forget that waits for a table nobody understands, or a wish nobody understands, is not in the way of it."""
+    one = spec()
+    room.store.create_image(one)
+    room.put(f"amendments/{one.uid}", b'{"schema":7}')
+    assert room.store.view().amendments == {}
+    with pytest.raises(AlreadyExists, match="cannot be read"):
+        room.store.request_amendment(one, FORGET)
+    room.store.finish_amendment(one.uid, room.store.request_amendment(one, CLEAR))
+    forget = room.store.request_amendment(one, FORGET)
+    clear = room.store.request_amendment(one, CLEAR)
+    room.store.finish_amendment(one.uid, forget)
+    assert room.store.view().amendments == {one.uid: replace(CLEAR, revision=clear)}
+    with pytest.raises(AlreadyExists, match=r"\(clear, asked for by operator root@gw1: all gone\)"):
+        room.store.request_amendment(one, CLEAR)
+
+
 def test_garbage_stops_only_what_it_is_about(room: Room) -> None:
     """Whatever stands under the prefix, the good image is served, and each bad one says why it is not."""
     good, bad, foreign = spec("rbd/good", "10.0.1.101"), spec("rbd/bad", "10.0.1.102"), spec("rbd/ok", "10.0.1.103")
@@ -171,7 +210,17 @@ def test_garbage_stops_only_what_it_is_about(room: Room) -> None:
     room.put(f"claims/{foreign.uid}", b"junk")
     room.put(f"records/{foreign.uid}/junk", b"junk")
     room.put("fences/10.0.0.1%3A0%2F7", b"junk")
-    for key in ("fences/junk", "moves/junk", "nodes/gw9", "live/gw9", "status/?", "other/junk", "records/junk", "x"):
+    for key in (
+        "fences/junk",
+        "moves/junk",
+        "amendments/junk",
+        "nodes/gw9",
+        "live/gw9",
+        "status/?",
+        "other/junk",
+        "records/junk",
+        "x",
+    ):
         room.put(key, b"junk")
     lease = room.join()
     room.store.publish_status(Label("gw1"), lease, b"report")

@@ -1,10 +1,12 @@
-"""An operator's acts through the real command line on a real Ceph and a real etcd; only the agents are fakes."""
+"""An operator's acts through the real command line on a real Ceph and a real etcd; only the agents are fakes.
+
+All of it, the agents' share of the work as well, with the least rights that README names: in etcd and in Ceph.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +17,22 @@ import rbd
 
 from gateway.cli.main import main
 from gateway.images.cluster import CephConnection
+from gateway.images.header import PR_INFO_XATTR
 from gateway.images.image import describe_image, header_of
 from gateway.images.metadata import SPEC_KEY, read_metadata
-from gateway.model import HolderRecord, ImageName, Label, LiveNode
+from gateway.model import HolderRecord, ImageName, Iqn, Label, LiveNode
+from gateway.reservations import pr_info
+from gateway.reservations.state import Nexus, Registration, ReservationState
 from gateway.schema import read_image
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
+from gateway.store.papers import Papers
 from gateway.store.values import Delete
 from tests.contract.ceph_under_test import Ceph
-from tests.contract.cluster_fixtures import endpoints
+from tests.contract.secured import PREFIX, Secured
 from tests.fakes.agent import FakeAgent
 
-__all__ = ["endpoints"]  # a fixture
-
-pytest_plugins = ("tests.contract.ceph_fixtures",)
+pytest_plugins = ("tests.contract.ceph_fixtures", "tests.contract.secured_fixtures")
 
 NETWORKS = "--network a=10.0.1.0/24,10.0.1.100-10.0.1.199 --network b=10.0.2.0/24,10.0.2.100-10.0.2.199"
 
@@ -64,16 +68,14 @@ class Desk:
 
 
 @pytest.fixture
-def desk(ceph: Ceph, endpoints: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+def desk(ceph: Ceph, least: Secured, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
     """An initialised cluster of its own with two fake agents that take turns all the time."""
-    prefix = f"/rbdgate/{uuid.uuid4().hex}/"
     settings = tmp_path / "rbdgate.toml"
     settings.write_text(
-        f'[etcd]\nendpoints = {json.dumps(endpoints)}\nprefix = "{prefix}"\n'
-        f'[ceph]\nconf = "{ceph.cluster.conf}"\nuser = "gw"\nkeyring = "{ceph.keyring}"\n'
+        least.settings(f'[ceph]\nconf = "{ceph.cluster.conf}"\nuser = "gw"\nkeyring = "{ceph.keyring}"\n')
     )
-    client = EtcdClient(endpoints)
-    desk = Desk(settings, capsys, ClusterStore(client, prefix), client, [])
+    client = EtcdClient(least.endpoints, papers=Papers(least.security))
+    desk = Desk(settings, capsys, ClusterStore(client, PREFIX), client, [])
     desk.done(f"cluster init {NETWORKS} --anchor-pool rbd")
     desk.agents.extend(FakeAgent(desk.store, client, f"gw{n}", f"10.9.0.{n}") for n in (1, 2))
     stop = threading.Event()
@@ -146,6 +148,29 @@ def test_an_image_that_etcd_lost_is_restored(desk: Desk, connection: CephConnect
     assert desk.store.image(name)[0] == spec
     assert "is served by this cluster already" in desk.refused(f"image restore {name}")
     desk.done(f"image delete {name} --keep")
+
+
+def test_what_is_recorded_of_reservations(desk: Desk, connection: CephConnection) -> None:
+    """It is read from the image's own header; who is registered is denied on purpose only, and a clear is pending."""
+    name, initiator = ImageName.parse("rbd/actions-10"), Iqn("iqn.1993-08.org.debian:01:abc")
+    desk.done(f"image create {name} --size 4M")
+    desk.done(f"initiator allow {name} {initiator}")
+    spec, _ = desk.store.image(name)
+    assert desk.done(f"reservation show {name}")["registrations"] == []
+    one = Registration(Nexus(initiator, "00023d000001", spec.identity.iqn, 1), 0xABC, since=1767225600)
+    text = pr_info.encode(ReservationState(registrations=(one,)))
+    with connection.pool("rbd") as ioctx:
+        ioctx.set_xattr(f"rbd_header.{spec.image_id}", PR_INFO_XATTR, text)
+    (shown,) = desk.done(f"reservation show {name}")["registrations"]
+    assert (shown["nexus"], shown["stale"]) == (f"{initiator},i,0x00023d000001,t,0x1", "")
+    assert [row["registrations"] for row in desk.done("reservation list")] == [1]
+    assert "with key 0xabc" in desk.refused(f"initiator deny {name} {initiator}")
+    assert "registered at image" in desk.refused(f"image set {name} --reservations off")
+    desk.done(f"initiator deny {name} {initiator} --clear-registration --reason scrapped --no-wait")
+    assert "is not allowed" in desk.done(f"reservation show {name}")["registrations"][0]["stale"]
+    assert "clear, asked for by" in desk.done(f"reservation clear {name} --reason gone --no-wait")["pending"]
+    desk.done(f"image delete {name}")
+    assert desk.store.view().amendments == {}
 
 
 def test_what_cannot_be_adopted(desk: Desk, connection: CephConnection) -> None:
@@ -261,7 +286,22 @@ def test_a_removed_nodes_clients_write_nothing_more(desk: Desk, ceph: Ceph) -> N
 def test_a_cluster_is_made_once(desk: Desk) -> None:
     """A second init is refused, and an anchor pool that is not there makes no cluster elsewhere."""
     assert "there is a cluster under" in desk.refused(f"cluster init {NETWORKS} --anchor-pool rbd")
-    elsewhere = desk.settings.read_text().replace("/rbdgate/", "/elsewhere/")
+    elsewhere = desk.settings.read_text().replace(PREFIX, f"{PREFIX}elsewhere/")
     desk.settings.write_text(elsewhere)
     assert "there is no pool 'nopool'" in desk.refused(f"cluster init {NETWORKS} --anchor-pool nopool")
     assert "not initialised" in desk.refused("status")
+
+
+def test_the_doctor_finds_nothing_wrong_with_etcd(desk: Desk) -> None:
+    """With the least role, all that the doctor asks of etcd is answered, and it says that the role is no wider.
+
+    But for the version, which is Debian 12's.
+    """
+    told = desk.done("doctor --only etcd")
+    wrong = [finding["text"] for finding in told["findings"] if finding["severity"] != "ok"]
+    assert [text for text in wrong if "may end all of them at once" not in text] == []
+    said = " ".join(finding["text"] for finding in told["findings"])
+    assert "this node's certificate" in said
+    assert said.count("the certificate of ") == 3
+    assert "read and write the cluster's keys, and no others" in said
+    assert "3 of 3 members answer" in said

@@ -164,7 +164,7 @@ def test_drop_records(room: Room) -> None:
 
 def intent(of: ImageSpec, token: int, victim: str = "10.9.0.7:0/1") -> FenceIntent:
     """A fence against gw7's client."""
-    return FenceIntent(Instance(victim), Label("gw7"), GW1, of.uid, token)
+    return FenceIntent(Instance(victim), Label("gw7"), GW1, of.uid, token, "a boot of gw7")
 
 
 def test_fences(room: Room) -> None:

@@ -9,13 +9,17 @@ from gateway.errors import Conflict
 from gateway.model import ClusterView, HolderRecord, ImageSpec, Instance, Label, LiveNode
 from gateway.placement import MOVES_AT_ONCE, Lately, Placement, candidates, should_leave
 from gateway.report import ImageReport, NodeReport, PathReport
+from gateway.reservations.amending import amended
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.vault import Vault
+from tests.fakes.ceph import FakeCeph
 from tests.fakes.etcd import FakeEtcd
 
 KEY = Vault(bytes(range(32)))
 """The key of the secrets that all nodes have."""
+
+BOOT = "a boot"
 
 
 class FakeAgent:
@@ -28,9 +32,10 @@ class FakeAgent:
         self.stuck = False
         self.key_id = KEY.key_id
         self.broken = ""
+        self.ceph: FakeCeph | None = None
         clients = (self.instance, Instance(f"{address}:0/2"))
         networks = tuple(network.name for network in store.view().settings.networks)
-        store.join(LiveNode(self.node, self.lease, "boot", "0.1.0", networks, clients, key_id=self.key_id))
+        store.join(LiveNode(self.node, self.lease, BOOT, "0.1.0", networks, clients, key_id=self.key_id))
 
     def turn(self) -> None:
         """Look once, let go, take up, report."""
@@ -43,6 +48,7 @@ class FakeAgent:
         view = self.store.view()
         for spec in view.images.values():
             self._take(view, spec)
+        self._amend(self.store.view())
         self._report(self.store.view())
 
     def _relocate(self, view: ClusterView) -> None:
@@ -59,10 +65,18 @@ class FakeAgent:
             claim = self.store.claim(spec, view.revisions[spec.name], self.node, self.lease)
         except Conflict:
             return
-        record = HolderRecord(spec.uid, self.instance, self.node, claim.token, "krbd")
+        record = HolderRecord(spec.uid, self.instance, self.node, claim.token, "krbd", BOOT)
         self.store.add_records(spec.uid, claim.token, (record,))
         if spec.uid in view.moves:
             self.store.finish_move(spec.uid, view.moves[spec.uid].revision)
+
+    def _amend(self, view: ClusterView) -> None:
+        """Change recorded reservations as operators asked, of what is held here."""
+        for uid, amendment in view.amendments.items():
+            claim, spec = view.claims.get(uid), view.spec_of(uid)
+            if claim and claim.lease == self.lease and spec and self.ceph and not self.stuck:
+                self.ceph.pr_info[spec.image_id] = amended(self.ceph.pr_info.get(spec.image_id), amendment)
+                self.store.finish_amendment(uid, amendment.revision)
 
     def _report(self, view: ClusterView) -> None:
         images, applied = [], 0 if self.stuck else view.access_revision

@@ -25,13 +25,15 @@ class FakeImage:
 class FakeCeph:
     """One pool `rbd`; `fail` maps an act's name to the error it ends in before doing anything.
 
-    `copies` and `texts` (those that nobody here wrote) are the copies of specs, by RBD's id.
+    `copies` and `texts` (those that nobody here wrote) are the copies of specs, `pr_info` the recorded reservations,
+    by RBD's id.
     """
 
     images: dict[ImageName, FakeImage] = field(default_factory=dict)
     trash: dict[ImageName, FakeImage] = field(default_factory=dict)
     copies: dict[str, ImageSpec] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    pr_info: dict[str, bytes] = field(default_factory=dict)
     fenced: list[Instance] = field(default_factory=list)
     anchors: list[str] = field(default_factory=list)
     fail: dict[str, RbdgateError] = field(default_factory=dict)
@@ -90,6 +92,12 @@ class FakeCeph:
         spec = self.copies.get(found.image_id)
         copy = self.texts.get(found.image_id, write_image(spec).decode() if spec else None)
         return Carried(found.image_id, found.size, copy, found.obstacles)
+
+    def read_pr_info(self, spec: ImageSpec) -> bytes | None:
+        """What is recorded."""
+        self._begin("read_pr_info")
+        self._image(spec.name)
+        return self.pr_info.get(spec.image_id)
 
     def fence(self, spec: ImageSpec, victims: Collection[Instance]) -> None:
         """Fence the victims."""

@@ -91,6 +91,11 @@ class FakeStore:
         """Forget a move."""
         self.set(moves={u: m for u, m in self.state.moves.items() if (u, m.revision) != (uid, revision)})
 
+    def finish_amendment(self, uid: str, revision: int) -> None:
+        """Forget a change of reservations that was made."""
+        kept = {u: a for u, a in self.state.amendments.items() if (u, a.revision) != (uid, revision)}
+        self.set(amendments=kept)
+
     def connections_of(self, uid: str) -> tuple[Connection, ...]:
         """Who was connected to the last holder."""
         return self.connections.get(uid, ())

@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.clock import boottime
 from agent.cycle import Cycle, Turn
 from agent.membership import Membership
+from agent.monitoring.monitor import Monitor
 from agent.narrator import Narrator
 from agent.reachability import Reachability
 from agent.wakeups import Wake
@@ -18,7 +19,7 @@ from gateway.apply import Openers
 from gateway.errors import Blocklisted, RbdgateError, StorageUnavailable
 from gateway.events import Event
 from gateway.images.holder import Holder
-from gateway.model import ClusterSettings, Connection, ImageSpec, Instance, Label, Network
+from gateway.model import Amendment, ClusterSettings, Connection, ImageSpec, Instance, Label, Network
 from gateway.observed import Interface
 from gateway.report import NodeReport
 from gateway.runtime import RuntimeDirectory
@@ -28,7 +29,6 @@ from tests.fakes.etcd import FakeEtcd
 from tests.fakes.node import FakeKernel, FakePool, FakeStorage
 
 PREFIX = "/rbdgate/default/"
-BOOT = "boot"
 
 
 @dataclass
@@ -40,10 +40,10 @@ class MemberStorage(FakeStorage):
         self._expect_no_fence()
         return super().openers(spec)
 
-    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None:
+    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder, amendment: Amendment | None = None) -> None:
         """As the parent."""
         self._expect_no_fence()
-        super().take(spec, expected, mine)
+        super().take(spec, expected, mine, amendment)
 
     def fence_again(self, victims: frozenset[Instance]) -> None:
         """Add entries again."""
@@ -120,7 +120,7 @@ class Member:
     """One node. An agent can be started anew on the kernel and the runtime directory that an earlier one left."""
 
     def __init__(self, cluster: Cluster, name: str, path: Path) -> None:
-        self.cluster, self.name = cluster, Label(name)
+        self.cluster, self.name, self.boot_id = cluster, Label(name), f"boot of {name}"
         self.runtime = RuntimeDirectory(path / name)
         links = {
             network.name: Interface(f"eth{i}", i, up=True, addresses=frozenset())
@@ -152,7 +152,7 @@ class Member:
         self.membership = Membership(
             node=self.name,
             version="1",
-            boot_id=BOOT,
+            boot_id=self.boot_id,
             timers=timers,
             store=self.cluster.store,
             leases=self.cluster.store,
@@ -165,6 +165,7 @@ class Member:
             reachability=self.reachability,
         )
         adopted = self.membership.adopt()
+        self.monitor = Monitor(clock=lambda: boottime() + self.ahead)
         self.cycle = Cycle(
             node=self.name,
             version="1",
@@ -173,7 +174,8 @@ class Member:
             observer=self.kernel,
             workers=self.workers,
             wake=self.wake,
-            guard_sign=lambda: boottime() if self.guard_sign == 0.0 else self.guard_sign,
+            monitor=self.monitor,
+            guard_sign=self.sign,
             clock=lambda: boottime() + self.ahead,
             narrator=Narrator(
                 self.name,
@@ -184,6 +186,10 @@ class Member:
             ),
         )
         return adopted
+
+    def sign(self) -> float | None:
+        """When the guard last gave a sign of life."""
+        return boottime() if self.guard_sign == 0.0 else self.guard_sign
 
     def stop(self) -> None:
         """End the agent as `systemctl stop` does."""

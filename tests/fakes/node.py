@@ -6,7 +6,7 @@ the real one refuses; `FakePool` is the one RADOS all fake nodes share: headers,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -17,7 +17,19 @@ from gateway.credentials import Credentials
 from gateway.errors import AddressInUse, Inconsistent, LostRace, NotFound, StorageUnavailable
 from gateway.images.holder import Holder
 from gateway.images.krbd import DeviceInUse
-from gateway.model import Address, ClusterView, Connection, ImageSpec, Instance, Iqn, Label, Path
+from gateway.images.sequence import next_pr_info
+from gateway.model import (
+    Address,
+    Amendment,
+    AmendmentKind,
+    ClusterView,
+    Connection,
+    ImageSpec,
+    Instance,
+    Iqn,
+    Label,
+    Path,
+)
 from gateway.observed import (
     ANCHOR,
     GENERATION_BASE,
@@ -34,11 +46,15 @@ from gateway.observed import (
 )
 from gateway.plan import anchor_of
 from gateway.profile import TPG_SETTINGS, auth_of, device_settings, shown_identity
+from gateway.reservations.amending import amended
+from gateway.reservations.recording import recorded
+from gateway.reservations.state import ReservationState
+from gateway.steps import SetInitiators
 
 
 @dataclass
 class FakePool:
-    """All of RADOS that matters: each image's header holder, who watches it, has its lock, and who is blocklisted.
+    """All of RADOS that matters: each image's header, who watches it, has its lock, and who is blocklisted.
 
     `deaf` is an OSD that answers no unmap: watch and lock stay behind.
     """
@@ -47,6 +63,7 @@ class FakePool:
     watchers: dict[str, set[Instance]] = field(default_factory=dict)
     locks: dict[str, Instance] = field(default_factory=dict)
     blocklist: set[Instance] = field(default_factory=set)
+    pr_info: dict[str, bytes] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     deaf: bool = False
 
@@ -67,6 +84,11 @@ class FakePool:
             self.watchers.get(uid, set()).discard(client)
             if self.locks.get(uid) == client:
                 del self.locks[uid]
+
+    def forgot(self, spec: ImageSpec, nexuses: Iterable[str]) -> None:
+        """What a guard records of initiators that have no ACL."""
+        done = Amendment(AmendmentKind.FORGET, "nobody", "", tuple(nexuses))
+        self.pr_info[spec.uid] = amended(self.pr_info[spec.uid], done)
 
 
 @dataclass
@@ -102,12 +124,21 @@ class FakeStorage:
         if self.pool.locks.get(spec.uid) in owners:
             del self.pool.locks[spec.uid]
 
-    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder) -> None:
-        """Swap the holder if it still is the expected one."""
+    def take(self, spec: ImageSpec, expected: Holder | None, mine: Holder, amendment: Amendment | None = None) -> None:
+        """Swap the holder if it still is the expected one, and change the recorded reservations with it."""
         if self.pool.holders.get(spec.uid) != expected or self.instance in self.pool.blocklist:
             raise LostRace(f"image {spec.name}: somebody else holds it")
         self.pool.holders[spec.uid] = mine
+        old = self.pool.pr_info.get(spec.uid)
+        self.pool.pr_info[spec.uid] = next_pr_info(old) if amendment is None else amended(old, amendment)
         self.pool.log.append(f"take {spec.uid}")
+
+    def reservations(self, spec: ImageSpec, token: int) -> ReservationState:
+        """What the header keeps."""
+        holder = self.pool.holders.get(spec.uid)
+        if holder is None or holder.token != token or holder.released:
+            raise LostRace(f"image {spec.name}: somebody else holds it")
+        return recorded(self.pool.pr_info.get(spec.uid))
 
     def refresh(self, spec: ImageSpec, mine: Holder) -> None:
         """Put new instances under the same token."""
@@ -133,6 +164,10 @@ class Opened(Protocol):
 
     def closed(self, uid: str, client: Instance) -> None:
         """The client unmaps the image."""
+        ...
+
+    def forgot(self, spec: ImageSpec, nexuses: Iterable[str]) -> None:
+        """The guard records the image's reservations without these."""
         ...
 
 
@@ -165,6 +200,11 @@ class FakeKernel:
         self.before("uncut")
         self._set(cuts=self.state.cuts - addresses)
 
+    def unmute(self, connections: frozenset[Connection]) -> None:
+        """Forget that they were muted."""
+        self.before("unmute")
+        self._set(spent=self.state.spent - connections)
+
     def remove_addresses(self, addresses: frozenset[Address]) -> None:
         """Take addresses off; refuses one that is not cut, for the cut is the first act of every withdrawal."""
         self.before("remove_addresses")
@@ -178,7 +218,7 @@ class FakeKernel:
         permit()
         for target in self.state.targets:
             for tpg in target.tpgs:
-                live = {portal.address for portal in tpg.portals} & set(self.state.addresses)
+                live = {portal.address for portal in tpg.portals} & (set(self.state.addresses) - self.state.cuts)
                 if target.iqn in iqns and live:
                     raise AssertionError(f"torn down while {live} is on the node")
         self._set(
@@ -218,14 +258,16 @@ class FakeKernel:
         self.pool.opened(spec.image_id, client)
         self._map(spec.name.pool, spec.name.name, spec.image_id, anchor.generation or 0, read_only=False)
 
-    def build(self, spec: ImageSpec, device: DeviceName, access: Access) -> None:
-        """Build a complete export with nothing enabled."""
+    def build(self, spec: ImageSpec, device: DeviceName, access: Access, reservations: ReservationState | None) -> None:
+        """Build a complete export with nothing enabled; what was condemned of it is gone then."""
         self.before("build")
+        assert (reservations is not None) == bool(spec.attributes.emulate_pr)
         if self.state.devices_of(spec.uid) or self.state.target(spec.identity.iqn):
             raise Inconsistent(f"something of {spec.name} is there already")
         if not self.state.mappings_of(spec):
             raise NotFound(f"image {spec.name} is not mapped on this node")
         mapping = self.state.mappings_of(spec)[0]
+        self._set(condemned={uid: why for uid, why in self.state.condemned.items() if uid != spec.uid})
         settings = {setting.file: setting.expected for setting in device_settings(spec.attributes)}
         built = Device(device, "iblock_0", mapping.dev_path, True, settings, shown_identity(spec.identity))
         acls = {iqn: acl_of(credentials) for iqn, credentials in access.initiators.items()}
@@ -242,7 +284,7 @@ class FakeKernel:
             raise AddressInUse(f"address {path.address} is in use by {self.strangers[path.address]}")
 
     def open_path(self, spec: ImageSpec, path: Path, permit: Callable[[], None]) -> None:
-        """Cut, portal, enable, address, no cut."""
+        """Cut, portal, enable, address, no cut; permission is asked as often as the real one asks."""
         self.before("open_path")
         interface = self.state.networks[path.network]
         self._set(cuts=self.state.cuts | {path.address})
@@ -253,6 +295,7 @@ class FakeKernel:
             raise Inconsistent(f"{path.address} is on another interface")
         self._set(addresses={**self.state.addresses, path.address: interface.name})
         self.before("open_path halfway")
+        permit()
         self._set(cuts=self.state.cuts - {path.address})
 
     def nudge(self, connection: Connection) -> None:
@@ -266,21 +309,21 @@ class FakeKernel:
         self._set(addresses={a: i for a, i in self.state.addresses.items() if a != path.address})
         self._tpg(spec, path.tag, lambda tpg: replace(tpg, enabled=False, portals=frozenset()))
 
-    def set_initiators(
-        self,
-        spec: ImageSpec,
-        wanted: MappingOf[Iqn, Credentials | None],
-        remove: frozenset[Iqn],
-        *,
-        demanded: bool,
-    ) -> None:
-        """Change the ACLs, one TPG after the other."""
+    def set_initiators(self, step: SetInitiators, reservations: ReservationState | None) -> None:
+        """Change the ACLs, one TPG after the other; the real one looks at recorded reservations of newcomers first."""
         self.before("set_initiators")
-        for path in spec.paths:
+        for path in step.spec.paths:
             self._tpg(
-                spec, path.tag, lambda tpg: replace(tpg, initiators=_changed(tpg, wanted, remove), authentication="1")
+                step.spec,
+                path.tag,
+                lambda tpg: replace(tpg, initiators=_changed(tpg, step.wanted, step.remove), authentication="1"),
             )
             self.before("set_initiators halfway")
+
+    def forget(self, spec: ImageSpec, nexuses: Iterable[str]) -> None:
+        """Have the guard record that, which is the pool's business here."""
+        self.before("forget")
+        self.pool.forgot(spec, nexuses)
 
     def set_discovery(self, credentials: Credentials | None) -> None:
         """Ask for these credentials, or for nothing."""

@@ -39,7 +39,9 @@ class Operation:
     def add_agents(self, count: int) -> None:
         """Let gw1, gw2, ... join."""
         for number in range(len(self.agents) + 1, len(self.agents) + count + 1):
-            self.agents.append(FakeAgent(self.store, self.etcd, f"gw{number}", f"10.0.0.{number}"))
+            agent = FakeAgent(self.store, self.etcd, f"gw{number}", f"10.0.0.{number}")
+            agent.ceph = self.ceph
+            self.agents.append(agent)
 
     def settle(self) -> None:
         """Let every agent take two turns."""

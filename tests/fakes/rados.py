@@ -10,7 +10,7 @@ with that map, or time, brings it there; a client learns of a new map only where
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,8 @@ from gateway.errors import Blocklisted, Conflict, NotFound, Refused
 from gateway.images.header import HeaderState
 from gateway.images.holder import Holder
 from gateway.images.image import CREATE_FEATURES, ImageFacts
-from gateway.model import ImageName, Instance
+from gateway.model import Amendment, AmendmentKind, ImageName, ImageSpec, Instance
+from gateway.reservations.amending import amended
 
 EXPIRY = "2099-01-01T00:00:00.000000+0000"
 
@@ -109,6 +110,12 @@ class FakeRados:
             self.listed[victim] = self.epoch
             self.on_change()
 
+    def lift(self) -> None:
+        """Every entry of the blocklist is gone, as by somebody's hand; each OSD acts on that at once."""
+        self.listed.clear()
+        self.epoch += 1
+        self.news()
+
     def news(self) -> None:
         """Let every OSD have the newest map."""
         self.on_change()
@@ -135,6 +142,11 @@ class FakeRados:
         else:
             self.blocklist(owner, None)
             self.maps[client] = self.epoch
+
+    def forgot(self, spec: ImageSpec, nexuses: Iterable[str]) -> None:
+        """What a guard records of initiators that have no ACL."""
+        image = self.image_of(spec.image_id)
+        image.pr_info = amended(image.pr_info, Amendment(AmendmentKind.FORGET, "nobody", "", tuple(nexuses)))
 
     def closed(self, uid: str, client: Instance) -> None:
         """An unmap: watch and lock go, if the OSD answers that client."""

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     end = words.index("--") if "--" in words else len(words)
     # What follows `--` is another program's, so argparse never sees it.
-    options = _parser().parse_args(words[:end], argparse.Namespace(command=words[end + 1 :]))
+    options = whole_parser().parse_args(words[:end], argparse.Namespace(command=words[end + 1 :]))
     try:
         lab = Lab(options.name, say=_say)
         status: int | None = options.act(lab, options)
@@ -49,7 +49,8 @@ def _say(sentence: str) -> None:
     print(f"lab: {sentence}", file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
+    """Every command of the lab with its options."""
     parser = argparse.ArgumentParser(prog="lab", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     named = argparse.ArgumentParser(add_help=False)

@@ -7,6 +7,7 @@ same directory finds the running members. Standard library only: the lab runs un
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -79,8 +80,39 @@ class Member:
         return self.process.alive()
 
 
+@dataclass(frozen=True)
+class Tls:
+    """Files of mutual TLS: `ca.crt`, each member's `<name>.crt` and `.key`, and `etcdctl.crt` and `.key`."""
+
+    directory: Path
+
+    def member_options(self, name: str) -> tuple[str, ...]:
+        """What a member is started with: it and its peers show certificates, and so must its clients."""
+        certificate, key, ca = (self.directory / file for file in (f"{name}.crt", f"{name}.key", "ca.crt"))
+        kinds = ("", "peer-")
+        return tuple(
+            option
+            for kind in kinds
+            for option in (
+                f"--{kind}cert-file={certificate}",
+                f"--{kind}key-file={key}",
+                f"--{kind}trusted-ca-file={ca}",
+                f"--{kind}client-cert-auth",
+            )
+        )
+
+    @property
+    def etcdctl_options(self) -> tuple[str, ...]:
+        """What etcdctl is run with."""
+        files = {"cacert": "ca.crt", "cert": "etcdctl.crt", "key": "etcdctl.key"}
+        return tuple(f"--{option}={self.directory / file}" for option, file in files.items())
+
+
 class EtcdCluster:
-    """One member per address, all on the same ports; in the network namespace `netns` if one is named."""
+    """One member per address, all on the same ports; in the network namespace `netns` if one is named.
+
+    With `tls` everything is spoken over it. `environment` is added to etcdctl's: its user, where etcd asks for one.
+    """
 
     def __init__(
         self,
@@ -89,13 +121,28 @@ class EtcdCluster:
         netns: str | None = None,
         client_port: int = 2379,
         peer_port: int = 2380,
+        *,
+        tls: Tls | None = None,
     ) -> None:
         self.directory = directory
+        self.tls = tls
+        self.environment: dict[str, str] = {}
+        self._scheme = scheme = "https" if tls else "http"
         self.endpoints = tuple(f"{address}:{client_port}" for address in addresses)
         self._inside = ("ip", "netns", "exec", netns) if netns else ()
-        self._peers = peers = {f"etcd-{n}": f"http://{address}:{peer_port}" for n, address in enumerate(addresses, 1)}
+        self._peers = peers = {
+            f"etcd-{n}": f"{scheme}://{address}:{peer_port}" for n, address in enumerate(addresses, 1)
+        }
         self.members = tuple(
-            Member(name, directory, (*self._inside, *_command(name, directory, endpoint, peers)))
+            Member(
+                name,
+                directory,
+                (
+                    *self._inside,
+                    *_command(name, directory, f"{scheme}://{endpoint}", peers),
+                    *(tls.member_options(name) if tls else ()),
+                ),
+            )
             for (name, endpoint) in zip(peers, self.endpoints, strict=True)
         )
 
@@ -112,7 +159,7 @@ class EtcdCluster:
         for member in json.loads(answer.stdout or "[]"):
             status = member["Status"]
             if status.get("leader", 0) == status["header"]["member_id"]:
-                return self.members[self.endpoints.index(member["Endpoint"].removeprefix("http://"))]
+                return self.members[self.endpoints.index(member["Endpoint"].removeprefix(f"{self._scheme}://"))]
         raise RuntimeError(f"etcd has no leader: {answer.stderr or answer.stdout}")
 
     def start(self) -> None:
@@ -185,21 +232,33 @@ class EtcdCluster:
         # Type 1 is a deletion; a PUT is 0 and left out (etcd's mvccpb.Event).
         return [("DELETE" if e.get("type") else "PUT", b64decode(e["kv"]["key"]).decode()) for e in events]
 
-    def etcdctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Debian's `etcdctl` against all members, bounded to 30 s; its exit status is the caller's to judge."""
-        endpoints = "--endpoints=" + ",".join(self.endpoints)
-        command = [*self._inside, "etcdctl", endpoints, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    def etcdctl(self, *arguments: str, said: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run Debian's `etcdctl` against all members, bounded to 30 s; its exit status is the caller's to judge.
+
+        `said` is its standard input: a password.
+        """
+        endpoints = "--endpoints=" + ",".join(f"{self._scheme}://{endpoint}" for endpoint in self.endpoints)
+        secured = self.tls.etcdctl_options if self.tls else ()
+        command = [*self._inside, "etcdctl", endpoints, *secured, *arguments]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            input=said,
+            env={**os.environ, **self.environment},
+        )
 
 
-def _command(name: str, directory: Path, endpoint: str, peers: dict[str, str]) -> tuple[str, ...]:
+def _command(name: str, directory: Path, url: str, peers: dict[str, str]) -> tuple[str, ...]:
     """The member's command line; heartbeat (100 ms) and election time-out (1 s) stay etcd's defaults."""
     return (
         "etcd",
         f"--name={name}",
         f"--data-dir={directory / name}",
-        f"--listen-client-urls=http://{endpoint}",
-        f"--advertise-client-urls=http://{endpoint}",
+        f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}",
         f"--listen-peer-urls={peers[name]}",
         f"--initial-advertise-peer-urls={peers[name]}",
         "--initial-cluster=" + ",".join(f"{peer}={url}" for peer, url in peers.items()),

@@ -11,7 +11,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.host import run
 from tests.lab.layout import CABLING, CONTROL, ETCD_ADDRESSES, Link, Node, Places, Role
+from tests.lab.machine import disk_of
 from tests.lab.tree import CHECKOUT
 
 CEPH_USER = "rbdgate"
@@ -60,6 +62,7 @@ SHIPPED = {
     "59-rbdgate.rules": "etc/udev/rules.d/59-rbdgate.rules",
     "multipath.conf": "etc/multipath/conf.d/rbdgate.conf",
     "sysctl.conf": "etc/sysctl.d/60-rbdgate.conf",
+    "modules.conf": "etc/modules-load.d/rbdgate.conf",
 }
 """What the package has for a gateway's own system, and where an installation puts it."""
 _SSHD = """\
@@ -158,6 +161,33 @@ def furnish(node: Node, places: Places, keys: Keys, ceph: CephAccess | None) -> 
         _secrets_key(upper, keys)
 
 
+KEPT_BY_OTHERS = ("etcd", "prometheus")
+"""Directories in /var/lib of services that are not root."""
+
+DISK_SIZE = "1G"  # sparse
+
+
+def furnish_fresh(node: Node, places: Places, keys: Keys) -> None:
+    """Write what makes the node a machine of its own that can be reached, and nothing that rbdgate or iSCSI needs."""
+    upper = Upper(places.home(node) / "upper")
+    _identity(upper, node, places)
+    _access(upper, keys)
+    _system(upper, ("veth", "bridge"), MASKED)
+    _disk(upper, places.home(node))
+
+
+def _disk(upper: Upper, home: Path) -> None:
+    """An ext4 disk for what services that are not root keep; their packages give the directories away."""
+    kept = home / "kept"
+    for name in KEPT_BY_OTHERS:
+        (kept / name).mkdir(parents=True)
+    run(["mkfs.ext4", "-q", "-d", str(kept), str(disk_of(home)), DISK_SIZE])
+    shutil.rmtree(kept)
+    lines = ["/dev/ubda /disk ext4 defaults 0 0"]
+    lines += [f"/disk/{name} /var/lib/{name} none bind 0 0" for name in KEPT_BY_OTHERS]
+    upper.write("etc/fstab", "".join(f"{line}\n" for line in lines))
+
+
 @dataclass(frozen=True)
 class Upper:
     """The upper layer of a node's overlay, as a place to put files."""
@@ -243,10 +273,15 @@ def _access(upper: Upper, keys: Keys) -> None:
 
 def _services(upper: Upper, node: Node) -> None:
     gateway = node.role is Role.GATEWAY
-    for unit in (*MASKED, *(MASKED_ON_GATEWAYS if gateway else ())):
-        upper.link(f"{SYSTEMD}/{unit}", "/dev/null")
+    _system(upper, MODULES[node.role], (*MASKED, *(MASKED_ON_GATEWAYS if gateway else ())))
     for unit in () if gateway else ENABLED_ON_INITIATORS:
         upper.link(f"{SYSTEMD}/multi-user.target.wants/{unit}", f"/lib/systemd/system/{unit}")
+
+
+def _system(upper: Upper, modules: tuple[str, ...], masked: tuple[str, ...]) -> None:
+    """What every node's systemd is told: what not to run, its network, its journal, the modules to load at boot."""
+    for unit in masked:
+        upper.link(f"{SYSTEMD}/{unit}", "/dev/null")
     upper.write(f"{SYSTEMD}/lab-network.service", _NETWORK_UNIT)
     upper.link(f"{SYSTEMD}/sysinit.target.wants/lab-network.service", f"/{SYSTEMD}/lab-network.service")
     # A kernel that starts anew in the same process finds its taps taken by itself: a reboot ends as off instead.
@@ -254,7 +289,7 @@ def _services(upper: Upper, node: Node) -> None:
     upper.link(f"{SYSTEMD}/default.target", "/lib/systemd/system/multi-user.target")
     upper.write("etc/systemd/journald.conf.d/lab.conf", _JOURNALD)
     upper.write("etc/systemd/system.conf.d/lab.conf", _SYSTEM)
-    upper.write("etc/modules-load.d/lab.conf", "".join(f"{module}\n" for module in MODULES[node.role]))
+    upper.write("etc/modules-load.d/lab.conf", "".join(f"{module}\n" for module in modules))
 
 
 def _initiator(upper: Upper, node: Node) -> None:

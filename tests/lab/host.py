@@ -27,6 +27,8 @@ NEEDED = {
     "/usr/lib/python3.11/ensurepip/__init__.py": "python3-venv",
     "ip": "iproute2",
     "nft": "nftables",
+    "gcc": "gcc",
+    "/usr/include/dlfcn.h": "libc6-dev",
     "ssh": "openssh-client",
     "unshare": "util-linux",
 }

@@ -7,13 +7,16 @@ goes, and what the node wrote stays in the upper layer, as on a disk.
 from __future__ import annotations
 
 import enum
+import hashlib
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.layout import LabError, Node, Places
+from tests.lab.host import run
+from tests.lab.layout import CACHE, LabError, Node, Places
 from tests.lab.processes import Process
 
 MEMORY = "512M"
@@ -46,6 +49,24 @@ def state_of(process: Process) -> State:
     except (FileNotFoundError, ProcessLookupError):
         return State.OFF
     return State.PAUSED if letter == "T" else State.RUNNING
+
+
+def wide_registers() -> Path:
+    """The library without which the kernel dies on processors with AMX (`xstate.c` says why), compiled once."""
+    source = Path(__file__).with_name("xstate.c")
+    place = CACHE / f"xstate-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    if not place.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        made = place.with_suffix(f".{os.getpid()}-{threading.get_ident()}")  # nodes start at once, in threads
+        run(["gcc", "-O2", "-shared", "-fPIC", "-o", str(made), str(source)])
+        made.rename(place)
+    return place
+
+
+def disk_of(home: Path) -> Path:
+    """A node's block device besides its file system, if it has one: on hostfs whatever is made belongs to root, so what
+    runs as somebody else cannot keep its files there."""
+    return home / "disk.img"
 
 
 @dataclass(frozen=True)
@@ -110,10 +131,13 @@ class Machine:
         With `gro=1` a card has room for frames of 64 KiB. It needs it: the kernel tells the tap that it takes large
         frames in any case, and without the room every one of them is cut off, dropped and sent again.
         """
+        disk = disk_of(self.places.home(self.node))
         cards = [
             f"vec{link.index}:transport=tap,ifname={link.tap},depth=64,gro=1,mac={link.mac}" for link in self.node.links
         ]
         return [
+            "env",
+            f"LD_PRELOAD={wide_registers()}",
             "linux.uml",
             f"mem={MEMORY}",
             "root=/dev/root",
@@ -123,6 +147,7 @@ class Machine:
             f"umid={self.node.name}",
             f"uml_dir={self.places.run / 'uml'}",
             *cards,
+            *([f"ubd0={disk}"] if disk.exists() else []),
             "con=null",
             "con0=null,fd:1",
             "quiet",

@@ -67,7 +67,7 @@ class Making:
         shape.write(self.places)
         self._furnish(shape)
         self.say(f"starting {', '.join(node.name for node in shape.nodes())}")
-        _at_once(self.boot, shape.nodes())
+        at_once(self.boot, shape.nodes())
         if not shape.bare:
             self._initialise(shape)
         replace(shape, ready=True).write(self.places)
@@ -138,7 +138,7 @@ def _live(door: Door) -> set[str]:
     return {node["name"] for node in answer if node["live"]}
 
 
-def _at_once(act: Callable[[Node], None], over: Iterable[Node]) -> None:
+def at_once(act: Callable[[Node], None], over: Iterable[Node]) -> None:
     """Do it for all nodes in parallel; the first failure is raised after all have ended."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         for result in [pool.submit(act, node) for node in over]:

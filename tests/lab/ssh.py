@@ -32,6 +32,17 @@ def keys_in(directory: Path) -> Keys:
     return Keys(directory / "user", directory / "host")
 
 
+def trusted(directory: Path) -> dict[str, object]:
+    """ssh's options by which a node is known, and knows us, by the keys that `make_keys` made there, and no others."""
+    return {
+        "IdentityFile": keys_in(directory).user,
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": directory / "known_hosts",
+        "GlobalKnownHostsFile": "/dev/null",
+        "HostKeyAlias": "lab",
+    }
+
+
 @dataclass(frozen=True)
 class Door:
     """The way into one node."""
@@ -84,11 +95,7 @@ class Door:
     def _ssh(self) -> list[str]:
         keys = self.places.data / "keys"
         options = {
-            "IdentityFile": keys_in(keys).user,
-            "IdentitiesOnly": "yes",
-            "UserKnownHostsFile": keys / "known_hosts",
-            "GlobalKnownHostsFile": "/dev/null",
-            "HostKeyAlias": "lab",
+            **trusted(keys),
             "ControlPath": self._socket,
             "ConnectTimeout": 20,
             "BatchMode": "yes",

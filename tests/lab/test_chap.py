@@ -215,10 +215,23 @@ def test_discovery(gw: Rooms) -> None:
     assert IQN in gw.sh("ini1", plain)
 
 
-def discover(secret: str) -> str:
-    """Discover as alice."""
+def test_mutual_discovery(gw: Rooms) -> None:
+    """A portal that proves itself tells the initiator its targets; from one that does so wrongly it takes nothing."""
+    gw.python("gw1", SPEC, CHAP, "lio.set_acls(q, {ini1: None}, [], demanded=False); lio.set_discovery(mutual)")
+    assert IQN in gw.sh("ini1", discover(ONE, target_user="us", target_secret=OWN))
+    assert IQN not in gw.sh("ini1", discover(ONE, target_user="us", target_secret=TWO))
+    assert IQN not in gw.sh("ini1", discover(ONE, target_user="them", target_secret=OWN))
+    assert IQN not in gw.sh("ini1", discover(TWO, target_user="us", target_secret=OWN))
+    gw.python("gw1", SPEC, CHAP, "lio.set_discovery(one_way)")
+    assert IQN not in gw.sh("ini1", discover(ONE, target_user="us", target_secret=OWN))
+
+
+def discover(secret: str, target_user: str = "", target_secret: str = "") -> str:
+    """Discover as alice; with credentials for the target, the portal has to prove itself as well."""
     record = f"iscsiadm -m discoverydb -t st -p {PORTAL}"
     settings = {"authmethod": "CHAP", "username": "alice", "password": secret}
+    if target_user:
+        settings |= {"username_in": target_user, "password_in": target_secret}
     updates = "; ".join(f"{record} -o update -n discovery.sendtargets.auth.{k} -v {v}" for k, v in settings.items())
     return f"({record} -o new; {updates}) >/dev/null 2>&1; {record} --discover 2>&1; true"
 

@@ -127,6 +127,7 @@ def test_a_command_that_takes_too_long_is_ended(lab: Lab) -> None:
     assert lab.exec("gw1", "pgrep", "-f", "sleep 3[1]", check=False).stdout == ""
 
 
+@pytest.mark.full
 def test_large_input_comes_through(lab: Lab, tmp_path: Path) -> None:
     """20 MB through a node and back are the same bytes, in seconds: no large frame is lost on the way."""
     data = os.urandom(20_000_000)
@@ -181,8 +182,8 @@ def test_only_the_storage_interface_answers_for_its_address(lab: Lab) -> None:
 
 
 def reaches(lab: Lab, address: str, node: str = "gw1") -> bool:
-    """Whether a packet from the node to that address is answered."""
-    return lab.exec(node, "ping", "-c", "1", "-W", "2", address, check=False).returncode == 0
+    """Whether a packet from the node to that address is answered; one may be lost on a busy machine."""
+    return lab.exec(node, "ping", "-c", "3", "-i", "0.3", "-W", "2", address, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("what", [*REACHED, "all"])
@@ -269,6 +270,7 @@ def test_osds_and_etcd_members_can_be_hurt(lab: Lab, kind: str, number: str, nam
         assert set(states.values()) == {"running"}
 
 
+@pytest.mark.full
 def test_two_labs_do_not_know_of_each_other(lab: Lab, other: str) -> None:
     """A second lab with the same node names comes and goes, and the first one's node keeps running."""
     boot = lab.exec("gw1", "cat", "/proc/sys/kernel/random/boot_id").stdout
@@ -283,6 +285,7 @@ def test_two_labs_do_not_know_of_each_other(lab: Lab, other: str) -> None:
     assert lab.exec("gw1", "cat", "/proc/sys/kernel/random/boot_id").stdout == boot
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seconds", [0.15, 0.4, 1.0, 2.0, 4.0, 8.0])
 def test_down_cleans_up_after_an_up_that_was_killed(other: str, seconds: float) -> None:
     """Whenever `up` is killed with SIGKILL, a second `up` refuses with the reason and `down` leaves nothing."""
@@ -303,6 +306,7 @@ def test_down_cleans_up_after_an_up_that_was_killed(other: str, seconds: float) 
     assert traces.of(other) == []
 
 
+@pytest.mark.full
 def test_down_cleans_up_after_nodes_that_were_killed(other: str) -> None:
     """When a node's main process alone was killed, and another node is frozen, `down` ends all of both."""
     assert lab_command("up", "--bare", "--gateways", "2", "--initiators", "0", name=other).returncode == 0

@@ -15,6 +15,9 @@ pytest_plugins = ("tests.lab.bare",)
 IQN = "iqn.2026-11.io.rbdgate:room1"
 TREE = "/sys/kernel/config/target"
 
+LOGIN = "iscsiadm -m discovery -t st -p 10.77.1.100 && iscsiadm -m node -l && udevadm settle && echo logged in"
+DIAGNOSIS = "ip -br address; ip neigh; ss -tn; iscsiadm -m node; dmesg | tail -n 30"
+
 SPEC = """
 def spec(number=1, paths=("10.77.1.100", "fd77:2::100"), initiators=("ini1",), **attributes):
     return ImageSpec(
@@ -66,7 +69,8 @@ def clean(rooms: Rooms) -> None:
 
 def log_in(rooms: Rooms) -> dict[str, str]:
     """Log ini1 in to both paths; the SCSI generic device behind each portal's tag."""
-    rooms.sh("ini1", "iscsiadm -m discovery -t st -p 10.77.1.100 && iscsiadm -m node -l && udevadm settle")
+    done = rooms.sh("ini1", f"timeout 50 sh -c '{LOGIN}' 2>&1 || {{ {DIAGNOSIS}; }}", check=False)
+    assert "logged in" in done, done + rooms.sh("gw1", DIAGNOSIS, check=False)
     listing = rooms.sh(
         "ini1",
         "for s in /sys/class/iscsi_session/session*; do"

@@ -30,8 +30,12 @@ def clean():
     network.uncut(network.observe_own().cuts)
 """
 
+PORTALS = ["10.77.1.100", "fd77:1::100"]
+BOUND = 60  # seconds a stream goes on if nobody ends it
+ENOUGH = "/run/rbdgate-stream-is-enough"  # once it is there, what streams or receives on that node ends
+
 STREAM = """
-import socket, sys, threading, time
+import os, socket, threading, time
 def serve(family, address):
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,18 +49,19 @@ def serve(family, address):
         time.sleep(0.01)
 for family, address in ((socket.AF_INET, "10.77.1.100"), (socket.AF_INET6, "fd77:1::100")):
     threading.Thread(target=serve, args=(family, address), daemon=True).start()
-time.sleep({seconds})
+end = time.monotonic() + {bound}
+while time.monotonic() < end and not os.path.exists("{enough}"): time.sleep(0.1)
 """
 
 RECEIVER = """
-import json, socket, threading, time
+import json, os, socket, threading, time
 found = {{}}
 def receive(address):
     connection = socket.create_connection((address, 5000), timeout=10)
     start = last = time.monotonic()
     longest, end = 0.0, "open"
     connection.settimeout(1.0)
-    while time.monotonic() < start + {seconds}:
+    while time.monotonic() < start + {bound} and not os.path.exists("{enough}"):
         try:
             if not connection.recv(65536):
                 end = "closed"
@@ -103,20 +108,23 @@ def net(rooms: Rooms) -> Iterator[Rooms]:
 
 
 @contextmanager
-def streaming(net: Rooms, seconds: int) -> Iterator[subprocess.Popen[str]]:
-    """A stream over IPv4 and IPv6 from gw1's portals to ini1, under way: the receiver."""
+def streaming(net: Rooms) -> Iterator[subprocess.Popen[str]]:
+    """A stream over IPv4 and IPv6 from gw1's portals to ini1, under way until it is `enough`: the receiver."""
+    for node in ("gw1", "ini1"):
+        net.sh(node, f"rm -f {ENOUGH}")
     net.python("gw1", SETTINGS, "for a in P: network.add_address('storage-1', a); network.announce('storage-1', a)")
     with (
-        net.background("gw1", "python3", "-u", "-", script=STREAM.format(seconds=seconds)) as server,
+        net.background("gw1", "python3", "-u", "-", script=STREAM.format(bound=BOUND, enough=ENOUGH)) as server,
         ExitStack() as stack,
     ):
         assert server.stdout is not None
         assert server.stdout.readline() == server.stdout.readline() == "LISTENING\n"
-        receiver = stack.enter_context(
-            net.background("ini1", "python3", "-", script=RECEIVER.format(seconds=seconds - 2))
-        )
+        script = RECEIVER.format(bound=BOUND, enough=ENOUGH)
+        receiver = stack.enter_context(net.background("ini1", "python3", "-", script=script))
         await_both(net)
         yield receiver
+        for node in ("gw1", "ini1"):
+            net.sh(node, f"touch {ENOUGH}")
 
 
 def await_both(net: Rooms) -> None:
@@ -136,17 +144,36 @@ def await_both(net: Rooms) -> None:
     assert [address for address, _ in peers] == ["10.77.1.61", "fd77:1::61"]
 
 
+def enough(net: Rooms) -> None:
+    """Tell the receiver to end."""
+    net.sh("ini1", f"touch {ENOUGH}")
+
+
 def end_of(receiver: subprocess.Popen[str]) -> dict[str, tuple[str, float, float]]:
     """What the receiver saw, once it has ended: per address the end, the longest gap, and the time since the last."""
-    output, _ = receiver.communicate(timeout=60)
+    output, _ = receiver.communicate(timeout=2 * BOUND)
     return {address: tuple(seen) for address, seen in json.loads(output.splitlines()[-1]).items()}
+
+
+def segments(sniffer: subprocess.Popen[str], *, until: float) -> list[float]:
+    """When TCP segments were seen, until both families have sent after a moment or until the sniffer ends."""
+    assert sniffer.stdout is not None
+    times: list[float] = []
+    again: set[str] = set()  # each connection's own timer sends first, seconds apart
+    for moment, source, protocol in map(str.split, sniffer.stdout):
+        if protocol == "6":
+            times.append(float(moment))
+            again |= {source} if times[-1] > until else set()
+            if again == set(PORTALS):
+                break
+    return times
 
 
 def test_not_one_packet_leaves_after_the_cut_and_the_stream_goes_on_after_it(net: Rooms) -> None:
     """Both families at once, established connections: silence without FIN or RST, then the same connections go on."""
     tap = net.lab.node("gw1").link("storage-1").tap
-    listen = ["ip", "netns", "exec", net.lab.places.netns, sys.executable, "-", tap, "10", "10.77.1.100", "fd77:1::100"]
-    with streaming(net, 11) as receiver, net.here(listen, SNIFFER) as sniffer:
+    listen = ["ip", "netns", "exec", net.lab.places.netns, sys.executable, "-", tap, str(BOUND), *PORTALS]
+    with streaming(net) as receiver, net.here(listen, SNIFFER) as sniffer:
         (begun, done, seen, ended) = net.python(
             "gw1",
             SETTINGS,
@@ -158,10 +185,10 @@ def test_not_one_packet_leaves_after_the_cut_and_the_stream_goes_on_after_it(net
             say(time.time()); network.uncut(P)
             """,
         )
-        heard, _ = sniffer.communicate(timeout=60)
+        times = segments(sniffer, until=ended)
+        enough(net)
         found = end_of(receiver)
-    assert seen == ["10.77.1.100", "fd77:1::100"]
-    times = [float(line.split()[0]) for line in heard.splitlines() if line.split()[2] == "6"]
+    assert seen == PORTALS
     assert any(moment < begun for moment in times)
     assert any(moment > ended for moment in times)
     # Host and node share the machine's clock; what was in the tap's queue when the rule came is given 50 ms.
@@ -174,19 +201,20 @@ def test_not_one_packet_leaves_after_the_cut_and_the_stream_goes_on_after_it(net
 
 def test_ipv6_could_still_send_from_an_address_that_is_gone(net: Rooms) -> None:
     """After cut and removal the room names the IPv6 address whose connection lingers, and never an IPv4 one."""
-    with streaming(net, 8) as receiver:
+    with streaming(net) as receiver:
         (lingering,) = net.python(
             "gw1",
             SETTINGS,
             "network.cut(P); network.remove_addresses(P); say(list(map(str, network.could_still_send(P))))",
         )
+        enough(net)
         end_of(receiver)
     assert lingering == ["fd77:1::100"]
 
 
 def test_a_nudge_makes_the_peer_let_go_of_its_old_connection(net: Rooms) -> None:
     """The address moves to gw2 without a word of gw1; one nudge, and both connections are reset within a second."""
-    with streaming(net, 8) as receiver:
+    with streaming(net) as receiver:
         (peers,) = net.python(
             "gw1",
             SETTINGS,

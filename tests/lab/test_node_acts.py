@@ -24,6 +24,7 @@ from gateway.errors import AlreadyExists
 from gateway.images.cluster import CephConnection
 from gateway.images.image import create_anchor, create_image, describe_image
 from gateway.kernel import NodeKernel
+from gateway.runtime import RuntimeDirectory
 from gateway.storage import CephStorage
 from gateway.timers import Timers
 here = pathlib.Path("{PLACE}")
@@ -32,7 +33,7 @@ class RealBench:
     def __init__(self):
         self.c, d = (CephConnection(here / "ceph.conf", "actstest", here / "keyring", op_timeout=10) for _ in "ab")
         self.storage, self.other = CephStorage(self.c, Label("gw1")), CephStorage(d, Label("gw2"))
-        self.kernel = NodeKernel(here / "lock", Timers(), client=lambda: self.storage.kernel_client)
+        self.kernel = NodeKernel(RuntimeDirectory(here), Timers(), client=lambda: self.storage.kernel_client)
         self.specs = {{}}
         create_anchor(self.c, "rbd")
         self.look()
@@ -47,6 +48,7 @@ class RealBench:
             name, f"{{number:016x}}", image_id, 16 << 20,
             Identity(Iqn(f"iqn.2026-11.io.rbdgate:acts{{number}}"), f"{{number:032x}}"),
             tuple(Path(tag, A(f"10.77.{{tag}}.10{{number}}"), Label(f"storage-{{tag}}")) for tag in (1, 2)),
+            attributes=DeviceAttributes(emulate_pr=0),  # no guard catches changes of reservations here
         )
         self.look()
         return self.specs[name]

@@ -29,7 +29,13 @@ PACKAGES = (
     *("python3", "python3-venv", "python3-rados", "python3-rbd"),
     *("iproute2", "iptables", "ethtool", "iputils-ping", "kmod", "procps", "util-linux"),
     *("open-iscsi", "multipath-tools", "sg3-utils", "libiscsi-bin", "lsscsi", "fuse3", "e2fsprogs"),
+    *("python3-pexpect", "python3-pycurl"),  # what fence_scsi imports
 )
+FRESH_PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "udev", "openssh-server", "ca-certificates"),
+    *("python3", "python3-apt", "iproute2", "kmod", "procps", "util-linux"),
+)
+"""What a machine has that nobody has touched: Debian's cloud images have all of it."""
 VENV = "opt/rbdgate"
 FORMAT = 1  # raise it when the way a tree is built changes
 KEEP_UNUSED = 14 * 86400.0  # seconds since its last use after which another checkout's tree is removed
@@ -48,10 +54,12 @@ class Recipe:
         """The recipe for a checkout: its declared dependencies and this machine's User-Mode Linux."""
         project = tomllib.loads((checkout / "pyproject.toml").read_text())
         requirements = [*project["project"]["dependencies"], *project["build-system"]["requires"], "wheel"]
-        kernels = sorted(path.name for path in MODULES.iterdir()) if MODULES.is_dir() else []
-        if not kernels:
-            raise LabError(f"{MODULES} has no kernel modules: reinstall the package user-mode-linux")
-        return cls(PACKAGES, tuple(requirements), kernels[-1])
+        return cls(PACKAGES, tuple(requirements), _kernel())
+
+    @classmethod
+    def fresh(cls) -> Recipe:
+        """The recipe of a Debian that nothing was installed on."""
+        return cls(FRESH_PACKAGES, (), _kernel())
 
     @property
     def digest(self) -> str:
@@ -60,18 +68,34 @@ class Recipe:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def _kernel() -> str:
+    kernels = sorted(path.name for path in MODULES.iterdir()) if MODULES.is_dir() else []
+    if not kernels:
+        raise LabError(f"{MODULES} has no kernel modules: reinstall the package user-mode-linux")
+    return kernels[-1]
+
+
 def ready(recipe: Recipe, say: Callable[[str], None]) -> Path:
-    """The tree of that recipe, built now if it is not cached; LabError if that fails.
+    """The tree of that recipe, built now if it is not cached; LabError if that fails."""
+
+    def build(place: Path) -> None:
+        say("building the nodes' Debian tree, once (about a minute; needs the network)")
+        _build(recipe, place)
+
+    return kept(recipe.digest, build)
+
+
+def kept(name: str, build: Callable[[Path], None]) -> Path:
+    """What is in the cache under that name, built now if it is not there; whatever `build` raises.
 
     Two builders at once wait for each other; a build that was killed leaves a directory that the next one removes.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
-    place = CACHE / recipe.digest
+    place = CACHE / name
     with _lock():
         _forget_leftovers(place)
         if not place.is_dir():
-            say("building the nodes' Debian tree, once (about a minute; needs the network)")
-            _build(recipe, place.with_suffix(".new"))
+            build(place.with_suffix(".new"))
             place.with_suffix(".new").rename(place)
         os.utime(place)
     return place
@@ -113,7 +137,8 @@ def _build(recipe: Recipe, place: Path) -> None:
     for path in (place / "var/cache/apt/archives").glob("*.deb"):
         path.unlink()
     shutil.copytree(MODULES / recipe.kernel, place / "lib/modules" / recipe.kernel, symlinks=True)
-    _install_dependencies(recipe, place, log)
+    if recipe.requirements:
+        _install_dependencies(recipe, place, log)
 
 
 def _install_dependencies(recipe: Recipe, place: Path, log: Path) -> None:

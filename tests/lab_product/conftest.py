@@ -8,19 +8,17 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.timers import BLOCKLIST_EXPIRY
 from tests.checker.journal import longest_stall
 from tests.lab.cluster import Lab
 from tests.lab.layout import RUNS
 from tests.lab.machine import State
 from tests.lab_product.scene import Disk, Scene, keep_logs
-from tests.lab_product.waiting import until
+from tests.lab_product.waiting import NotInTime, until
 from tests.lab_product.writing import Writing
 
 NAME = "product"
@@ -28,6 +26,12 @@ IMAGE = "rbd/product"
 SAMPLES = "/var/tmp/rbdgate-samples"  # inside a gateway, where root is alone
 SAMPLER = Path(__file__).with_name("sampler.py")
 _remarks: list[str] = []  # told when all tests are done
+# A reload costs seconds in a node, and only what took a unit's restart away needs one.
+SET_GOING = (
+    "for d in /run/systemd/system/rbdgate-*.service.d; do [ ! -e $d ] || { rm -r $d; reload=1; }; done;"
+    ' [ -z "$reload" ] || systemctl daemon-reload; systemctl kill --signal=CONT rbdgate-agent 2>/dev/null;'
+    " systemctl reset-failed; systemctl start rbdgate-guard rbdgate-agent"
+)
 HEALTHY_WITHIN = 120.0  # seconds a cluster gets to be whole again after a test
 
 
@@ -100,8 +104,25 @@ def disk(scene: Scene) -> Disk:
     return scene.log_in(IMAGE)
 
 
+class NotWhole(NotInTime):
+    """The lab could not be made whole again, so what is tried on it next says nothing."""
+
+
+def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """End the run where every test to come would wait for a lab that is not whole, and fail."""
+    if call.excinfo is not None and call.excinfo.errisinstance(NotWhole):
+        node.session.shouldfail = f"the lab is not whole after {node.nodeid}"
+
+
 def recover(scene: Scene) -> None:
-    """Undo every fault, and return when all gateways are live and everything is served."""
+    """Undo every fault, and return when all gateways are live and everything is served; NotWhole if that fails."""
+    try:
+        _recover(scene)
+    except NotInTime as error:
+        raise NotWhole(str(error)) from error
+
+
+def _recover(scene: Scene) -> None:
     lab = scene.lab
     for member in scene.etcd.members:
         member.cont()
@@ -117,18 +138,11 @@ def recover(scene: Scene) -> None:
             lab.boot(node)
         lab.heal(node)
     for node in scene.gateways:
-        scene.shell(
-            node,
-            "rm -rf /run/systemd/system/rbdgate-agent.service.d; systemctl daemon-reload;"
-            " systemctl kill --signal=CONT rbdgate-agent 2>/dev/null;"
-            " systemctl reset-failed; systemctl start rbdgate-guard rbdgate-agent",
-            within=120,
-            check=False,
-        )
+        scene.shell(node, SET_GOING, within=120, check=False)
     scene.front = scene.gateways[0]
-    until("every gateway is live", lambda: all(n["live"] for n in scene.rbdgate("node", "list")), within=HEALTHY_WITHIN)
+    until("every gateway is live", lambda: scene.live() >= set(scene.gateways), within=HEALTHY_WITHIN)
     until("every image is served", lambda: not unserved(scene), within=HEALTHY_WITHIN)
-    if any(image["name"] == IMAGE for image in scene.rbdgate("image", "list")):
+    if IMAGE in scene.image_names():
         until("the initiator has all its paths", lambda: scene.paths_up(IMAGE) == 2, within=HEALTHY_WITHIN)
 
 
@@ -176,12 +190,4 @@ def remember_stalls(writing: Writing, request: pytest.FixtureRequest) -> None:
         stall = longest_stall(history, since, until_time).seconds
         _remarks.append(f"{request.node.name}: longest stall after {mark}: {stall:.2f} s")
     for kind, seconds in writing.stalls.items():
-        request.node.user_properties.append(("stall", (kind, round(seconds, 2))))
-
-
-def fence_times(scene: Scene) -> dict[str, float]:
-    """When each blocklisted instance was fenced, from the entry's end: all of ours last a year (gateway/timers.py)."""
-    return {
-        instance: datetime.strptime(ends, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() - BLOCKLIST_EXPIRY
-        for instance, ends in scene.blocklist().items()
-    }
+        request.node.user_properties.append(("stall", (kind.value, round(seconds, 2))))

@@ -21,16 +21,17 @@ from typing import Any
 
 from tests.lab.cluster import Lab
 from tests.lab.layout import LabError
+from tests.lab_product.bounds import PAST_A_LEASE
 from tests.lab_product.scene import NEXT, Disk, Scene, keep_logs
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing, region_of
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "tests/results/demo"
 IMAGE = "rbd/demo"
 SIZE = 1 << 30  # bytes
 MOUNT = "/mnt"
 A_MINUTE = 60.0  # seconds: a restart's stall is held against the longest normal one in the minute before
-PAST_A_LEASE = 12.0  # seconds: more than the default lease of 10
 FILES = 8  # of 256 KiB each, with their checksums
 
 
@@ -91,12 +92,23 @@ def show(lab: Lab) -> tuple[dict[str, Any], dict[str, float]]:
         scene.shell("ini1", f"echo 3 > /proc/sys/vm/drop_caches && cd {MOUNT} && sha256sum --quiet -c sums", 120)
         scene.shell("ini1", f"umount {MOUNT} && e2fsck -fn {disk.device}", 120)
     say(scene.run(scene.front, "rbdgate", "status"))
+    say(scene.run(scene.front, "rbdgate", "events", "--image", IMAGE))
+    say(f"How long the writer stood still, over time: {draw_stalls(writing)}")
     marks = {
         "planned_move_stall_s": ("move", "moved"),
         "agent_restart_stall_s": ("restart", "restarted"),
         "crash_stall_s": ("crash", "crashed"),
     }
     return verdict, {key: round(writing.stall(*between).seconds, 2) for key, between in marks.items()}
+
+
+def draw_stalls(writing: Writing) -> Path:
+    """Draw the writer's stalls from its journal; that needs the virtual environment, and nothing else here does."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    journal, picture = RESULTS / "writer.journal", RESULTS / "stalls.png"
+    journal.write_text(writing.journal())
+    subprocess.run([ROOT / ".venv/bin/python", "-m", "tests.stall_plot", journal, picture], cwd=ROOT, check=True)
+    return picture
 
 
 def serve(scene: Scene) -> Disk:
@@ -154,6 +166,7 @@ def restart_agent(scene: Scene, writing: Writing) -> None:
             scene.run(node, "systemctl", "restart", "rbdgate-agent.service", within=120)
             until(f"{node} runs {NEXT}", partial(runs, scene, node, NEXT), within=60)
             say(f"  {node} runs {NEXT}")
+        writing.mark("kill")
         scene.kill_agent(holder)
         for_seconds(PAST_A_LEASE)  # a lease that was not taken up would have run out by now
         scene.wait_serving(IMAGE, by=holder)

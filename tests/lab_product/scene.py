@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from tests.lab.ceph import CephCluster
 from tests.lab.cluster import Lab
@@ -103,10 +104,15 @@ class Scene:
 
     def holder(self, name: str) -> str:
         """Who holds the image now; raises if nobody does."""
-        holder = self.image(name)["holder"]
+        holder = self.claimant(name)
         if not holder:
             raise Refused(f"{name} has no holder: {self.image(name)['reason']}")
-        return str(holder)
+        return holder
+
+    def claimant(self, name: str) -> str | None:
+        """Who has the image's claim now, read from etcd itself; None if nobody has."""
+        uid = self.spec(name)["uid"]
+        return next((claim.node for claim in self.claims() if claim.uid == uid), None)
 
     def create(self, name: str, *, size: str = "1G", paths: int = 2, initiator: str = "ini1") -> dict[str, Any]:
         """Create an image that the initiator may use, and return when all its paths are up."""
@@ -135,7 +141,7 @@ class Scene:
         for path in image["paths"]:
             host = f"[{path['address']}]" if ":" in path["address"] else path["address"]
             portal = f"{host}:{path['port']}"
-            self.run(initiator, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal)
+            self.run(initiator, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal, "-I", "default")
         login = ("iscsiadm", "-m", "node", "-T", image["iqn"], "--login")
         done = self.lab.exec(initiator, *login, timeout=120, check=False)
         if done.returncode not in (0, SESSION_EXISTS):
@@ -165,7 +171,7 @@ class Scene:
 
     def paths_up(self, name: str, initiator: str = "ini1") -> int:
         """How many of the image's paths the initiator's kernel and multipath call good."""
-        wwid = wwid_of(str(self.image(name)["serial"]))
+        wwid = wwid_of(str(self.spec(name)["identity"]["serial"]))
         paths = self.run(initiator, "multipathd", "show", "paths", "raw", "format", "%w %t %T", check=False)
         return sum(line.split()[:2] == [wwid, "active"] for line in paths.splitlines())
 
@@ -214,7 +220,7 @@ class Scene:
 
     def move(self, name: str, to: str) -> None:
         """Have that node serve the image, unless it does, and return when it is served whole there."""
-        if self.image(name)["holder"] != to:
+        if self.claimant(name) != to:
             self.rbdgate("image", "move", name, "--to", to)
         self.wait_serving(name, by=to)
 
@@ -222,7 +228,7 @@ class Scene:
         """Who holds the image once another node than the former one holds it and serves it whole."""
         until(
             f"another gateway than {former} holds {name}",
-            lambda: self.image(name)["holder"] not in (None, former),
+            lambda: self.claimant(name) not in (None, former),
             within=within,
         )
         return str(self.wait_serving(name)["holder"])
@@ -230,11 +236,7 @@ class Scene:
     def wait_live(self, *nodes: str, within: float = 90) -> None:
         """Return when these gateways (all of them, if none is named) are live."""
         wanted = nodes or self.gateways
-
-        def live() -> bool:
-            return {n["name"] for n in self.rbdgate("node", "list") if n["live"]} >= set(wanted)
-
-        until(f"{', '.join(wanted)} live", live, within=within)
+        until(f"{', '.join(wanted)} live", lambda: self.live() >= set(wanted), within=within)
 
     def kernel_log(self, node: str, since: int = 0) -> list[str]:
         """The node's kernel messages from line `since` on."""
@@ -260,6 +262,44 @@ class Scene:
         if done.returncode:
             raise Refused(f"etcd did not tell the claims: {done.stderr}")
         return frozenset(map(_claimed, json.loads(done.stdout).get("kvs", ())))
+
+    def live(self) -> set[str]:
+        """The gateways with a sign of life, read from etcd itself."""
+        return {key.rpartition("/")[2] for key in self.keys("live/")}
+
+    def instances(self, node: str) -> set[str]:
+        """The client instances a live node says it has, read from etcd itself."""
+        words = json.loads(self.etcd.etcdctl("get", "--print-value-only", f"{PREFIX}live/{node}").stdout)
+        return set(words["instances"])
+
+    def recorded(self, node: str) -> set[str]:
+        """The client instances of the node that may have an image open, as etcd has them on record."""
+        said = self.etcd.etcdctl("get", "--prefix", "--print-value-only", f"{PREFIX}records/").stdout
+        records = [json.loads(line) for line in said.splitlines() if line.strip()]
+        return {record["instance"] for record in records if record["node"] == node}
+
+    def spec(self, name: str) -> dict[str, Any]:
+        """The image as its spec in etcd has it: a look of milliseconds, where the command takes seconds on a node."""
+        found = self.etcd.etcdctl("get", "--print-value-only", f"{PREFIX}images/{name}").stdout
+        if not found:
+            raise Refused(f"etcd has no image {name}")
+        spec: dict[str, Any] = json.loads(found)
+        return spec
+
+    def fenced(self) -> set[str]:
+        """The client instances that etcd has a fence of on record."""
+        return {unquote(key.removeprefix(f"{PREFIX}fences/")) for key in self.keys("fences/")}
+
+    def image_names(self) -> set[str]:
+        """Every image that etcd has a spec of, read from etcd itself."""
+        return {key.removeprefix(f"{PREFIX}images/") for key in self.keys("images/")}
+
+    def keys(self, folder: str) -> list[str]:
+        """The keys in a folder of the cluster's prefix, read from etcd itself."""
+        done = self.etcd.etcdctl("get", "--prefix", f"{PREFIX}{folder}", "--keys-only")
+        if done.returncode:
+            raise Refused(f"etcd did not tell the keys of {folder}: {done.stderr}")
+        return done.stdout.split()
 
     def revision(self) -> int:
         """Etcd's revision now."""

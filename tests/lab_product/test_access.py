@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -27,6 +27,8 @@ class Host:
     scene: Scene
     name: str
     iqn: str
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The images it asked for: target and portals are for good, and a question costs seconds on a gateway here."""
 
     def __post_init__(self) -> None:
         self.sh(f"iscsiadm -m iface -I {self.name} -o new")
@@ -67,10 +69,15 @@ class Host:
 
     def target(self, image: str) -> str:
         """The image's target name."""
-        return str(self.scene.image(image)["iqn"])
+        return str(self._image(image)["iqn"])
 
     def _portal(self, image: str) -> str:
-        return str(self.scene.image(image)["paths"][0]["address"])
+        return str(self._image(image)["paths"][0]["address"])
+
+    def _image(self, image: str) -> dict[str, Any]:
+        if image not in self.known:
+            self.known[image] = self.scene.image(image)
+        return self.known[image]
 
 
 @dataclass
@@ -95,8 +102,8 @@ class Stage:
         self.rbdgate("initiator", "chap", "set", host.iqn, "--user", user, "--secret-file", f"/root/{secret}", *words)
 
 
-@pytest.fixture
-def stage(scene: Scene) -> Iterator[Stage]:
+@pytest.fixture(name="built", scope="module")
+def _built(scene: Scene) -> Iterator[Stage]:
     """`mine` may use one image and the group of `theirs` the other; every secret is in a file on the front node."""
     mine, theirs = (Host(scene, name, f"iqn.2026-11.io.rbdgate:{name}") for name in ("mine", "theirs"))
     found = Stage(scene, mine, theirs)
@@ -112,12 +119,20 @@ def stage(scene: Scene) -> Iterator[Stage]:
     for image in (MINE, THEIRS):
         scene.try_rbdgate("image", "delete", image)
     scene.try_rbdgate("initiator", "group", "delete", "them")
-    scene.try_rbdgate("cluster", "discovery-auth", "clear")
     for host in (mine, theirs):
-        scene.try_rbdgate("initiator", "chap", "clear", host.iqn)
         host.sh(f"iscsiadm -m iface -I {host.name} -o delete")
     scene.shell(scene.front, "rm -f " + " ".join(f"/root/{name}" for name in SECRETS))
-    recover(scene)
+
+
+@pytest.fixture
+def stage(built: Stage) -> Iterator[Stage]:
+    """The stage with no credentials set and nothing heard yet."""
+    built.heard = ""
+    yield built
+    built.scene.try_rbdgate("cluster", "discovery-auth", "clear")
+    for host in (built.mine, built.theirs):
+        built.scene.try_rbdgate("initiator", "chap", "clear", host.iqn)
+    recover(built.scene)
 
 
 def test_each_sees_and_reaches_its_own_with_its_own_secret(stage: Stage) -> None:
@@ -155,6 +170,7 @@ def test_each_sees_and_reaches_its_own_with_its_own_secret(stage: Stage) -> None
     assert theirs.login(THEIRS) == 0
 
 
+@pytest.mark.full
 def test_discovery_asks_every_gateway_the_same(stage: Stage) -> None:
     """With credentials set nobody is told of a target without them, at whichever gateway; cleared, it is as before."""
     scene, mine = stage.scene, stage.mine
@@ -171,6 +187,7 @@ def test_discovery_asks_every_gateway_the_same(stage: Stage) -> None:
     assert mine.sees(MINE) == own
 
 
+@pytest.mark.full
 def test_a_gateway_without_the_key(stage: Stage) -> None:
     """It is named when a secret is set; what it serves it keeps through a restart of its agent; it takes nothing that
     needs the key, and its discovery answers nobody; with the key back all is well, without a restart."""
@@ -202,6 +219,7 @@ def _moved(scene: Scene, to: str) -> bool:
     return bool(scene.image(MINE)["holder"] == to)
 
 
+@pytest.mark.full
 def test_no_secret_can_be_read_anywhere(stage: Stage) -> None:
     """After every command and failure: not in what was printed, in the journals, in etcd, in any process's arguments,
     nor in the dump for a bug report."""

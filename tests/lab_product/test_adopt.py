@@ -174,6 +174,7 @@ def adopt(scene: Scene) -> None:
     scene.wait_serving(IMAGE)
 
 
+@pytest.mark.full
 def test_a_disk_moves_here_and_back(scene: Scene, elsewhere: Elsewhere) -> None:
     """Name, serial, NAA, vendor, product, tags, portals and data are the same here, and there again afterwards."""
     device = log_in(scene)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.lab_product.bounds import PAST_A_LEASE, WITH_SESSION
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import NEXT, Disk, Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
-# A lost frame costs a writer 0.2 s (TCP's shortest retransmission time-out), and the lab's nodes lose some at rest too:
-# 0.22 s was the longest stall of 20 s with nothing going on. Below this, in seconds, a stall says nothing about agents.
-NOTICED = 0.5
-PAST_A_LEASE = 12.0  # seconds: more than the default lease of 10
 CONNECTION_ERRORS = ("conn error", "connection error", "detected conn error", "session recovery timed out")
 
 # A drop-in, because a unit in /etc cannot be masked from /run.
@@ -25,7 +25,7 @@ def errors_in(lines: list[str]) -> list[str]:
     return [line for line in lines if any(word in line.lower() for word in CONNECTION_ERRORS)]
 
 
-def assert_untouched(scene: Scene, write: Writing, sessions: str, log_lines: int, kind: str) -> None:
+def assert_untouched(scene: Scene, write: Writing, sessions: str, log_lines: int, kind: Interruption) -> None:
     """No session was renewed, no connection error logged, nothing lost, and no stall beyond twice the normal one."""
     normal = write.stall("normal", "event").seconds
     for_seconds(PAST_A_LEASE)  # a lease that was not taken up would have run out by now
@@ -33,7 +33,7 @@ def assert_untouched(scene: Scene, write: Writing, sessions: str, log_lines: int
     history = write.stop()
     assert scene.sessions() == sessions
     assert errors_in(scene.kernel_log("ini1", log_lines)) == []
-    assert write.record(kind, "event") <= max(2 * normal, NOTICED), history.marks
+    assert write.record(kind, "event") <= max(2 * normal, WITH_SESSION), history.marks
     verdict = write.verify()
     assert verdict["clean"], verdict
 
@@ -49,9 +49,10 @@ def test_killing_the_agent_touches_no_session(scene: Scene, disk: Disk, write: W
     scene.kill_agent(holder)
     scene.wait_serving(disk.image, by=holder)
     assert scene.target_sessions(holder) == target_side
-    assert_untouched(scene, write, sessions, lines, "agent killed with SIGKILL")
+    assert_untouched(scene, write, sessions, lines, Interruption.AGENT_KILLED)
 
 
+@pytest.mark.full
 def test_an_upgrade_touches_no_session(scene: Scene, disk: Disk, write: Writing) -> None:
     """A wheel of another version takes over from the running one without an initiator noticing."""
     holder = scene.holder(disk.image)
@@ -65,9 +66,10 @@ def test_an_upgrade_touches_no_session(scene: Scene, disk: Disk, write: Writing)
     until(f"{holder} runs {NEXT}", lambda: scene.rbdgate("node", "show", holder)["version"] == NEXT, within=60)
     scene.wait_serving(disk.image, by=holder)
     assert scene.target_sessions(holder) == target_side
-    assert_untouched(scene, write, sessions, lines, "agent upgraded")
+    assert_untouched(scene, write, sessions, lines, Interruption.AGENT_UPGRADED)
 
 
+@pytest.mark.full
 def test_the_guard_withdraws_for_a_stopped_agent(scene: Scene, disk: Disk, write: Writing) -> None:
     """An agent stopped past its tenure is withdrawn for by the guard alone, and another gateway serves."""
     holder = scene.holder(disk.image)
@@ -80,7 +82,7 @@ def test_the_guard_withdraws_for_a_stopped_agent(scene: Scene, disk: Disk, write
     until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
     scene.wait_serving(disk.image)
     write.wait_acknowledged()
-    write.record("agent hung: the guard withdraws", "event")
+    write.record(Interruption.AGENT_HUNG, "event")
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
@@ -99,7 +101,7 @@ def test_the_guard_withdraws_for_a_dead_agent(scene: Scene, disk: Disk, write: W
     until("another gateway holds it", lambda: scene.image(disk.image)["holder"] not in (None, holder), within=60)
     scene.wait_serving(disk.image)
     write.wait_acknowledged()
-    write.record("agent dead for good: the guard withdraws", "event")
+    write.record(Interruption.AGENT_DEAD, "event")
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import PREFIX, Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
+KINDS = (Interruption.KRBD_BLOCKLISTED, Interruption.LIBRADOS_BLOCKLISTED)  # as `instances` has them
 NOTICED_WITHIN = 90.0  # seconds: `blocklist_check` is 60
 
 
@@ -23,7 +25,7 @@ def instances(scene: Scene, node: str) -> tuple[str, str]:
 
 
 @pytest.mark.writer(lanes=2)
-@pytest.mark.parametrize("which", [0, 1], ids=["krbd", "librados"])
+@pytest.mark.parametrize("which", [pytest.param(0, id="krbd"), pytest.param(1, id="librados", marks=pytest.mark.full)])
 def test_a_blocklisted_gateway_begins_anew(scene: Scene, disk: Disk, write: Writing, which: int) -> None:
     """The holder resigns, and the image is served again by it or another one, with clients that are on no blocklist."""
     holder = scene.holder(disk.image)
@@ -38,7 +40,7 @@ def test_a_blocklisted_gateway_begins_anew(scene: Scene, disk: Disk, write: Writ
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    write.record(f"the gateway's {('krbd', 'librados')[which]} client blocklisted by somebody", "blocklisted", "served")
+    write.record(KINDS[which], "blocklisted", "served")
     assert verdict["errors"] == 0, "the initiator was told of an error"
 
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import pytest
 
+from tests.lab_product.bounds import AFTER_LEASE, TTL
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
-TTL = 10.0  # seconds, the default lease
 WITHDRAWN_WITHIN = TTL + 3  # seconds: the tenure and the guard's grace are less; the rest is for looking into a node
 
 CUT_OFF = {
-    "cut from etcd": ("etcd",),
-    "cut from etcd and Ceph": ("etcd", "ceph"),
-    "cut from everything": ("all",),
+    Interruption.CUT_FROM_ETCD: ("etcd",),
+    Interruption.CUT_FROM_BOTH: ("etcd", "ceph"),
+    Interruption.CUT_FROM_ALL: ("all",),
 }
+MORE = (Interruption.CUT_FROM_ETCD, Interruption.CUT_FROM_ALL)
 
 
 @pytest.mark.writer(lanes=2)
-@pytest.mark.parametrize("kind", CUT_OFF)
-def test_a_holder_that_is_cut_off_lets_another_serve(scene: Scene, disk: Disk, write: Writing, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, id=kind.value, marks=[pytest.mark.full] if kind in MORE else []) for kind in CUT_OFF]
+)
+def test_a_holder_that_is_cut_off_lets_another_serve(
+    scene: Scene, disk: Disk, write: Writing, kind: Interruption
+) -> None:
     """A holder without etcd withdraws by itself when its tenure ends, another one serves, and the first comes back."""
     holder = scene.holder(disk.image)
     scene.front = scene.others(holder)[0]
@@ -39,7 +45,7 @@ def test_a_holder_that_is_cut_off_lets_another_serve(scene: Scene, disk: Disk, w
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    assert write.record(kind, "cut", "served") < TTL + 5
+    assert write.record(kind, "cut", "served") < AFTER_LEASE
 
 
 @pytest.mark.writer(lanes=2)
@@ -59,4 +65,4 @@ def test_a_lost_storage_network_leaves_the_other_path(scene: Scene, disk: Disk, 
     verdict = write.verify()
     assert verdict["clean"], verdict
     assert scene.claims() == claims
-    write.record("one storage network lost without a sign", "cut", "one-path")
+    write.record(Interruption.NETWORK_SILENT, "cut", "one-path")

@@ -22,9 +22,9 @@ ADD = (
     "from ipaddress import ip_address; from gateway.network import add_address;"
     f" add_address('storage-1', ip_address('{MARKED}'))"
 )
-LAB_ONLY = ("clock is not synchronised", "to write its log", "run different versions")
-"""Warnings that are true in the lab: nobody disciplines its clocks, etcd's disk is whatever the host has; a test before
-these has upgraded one gateway."""
+LAB_ONLY = ("clock is not synchronised", "to write its log", "run different versions", "may end all of them at once")
+"""Warnings that are true in the lab: nobody disciplines its clocks, etcd's disk is whatever the host has, and etcd is
+Debian 12's; a test before these has upgraded one gateway."""
 
 
 def findings(scene: Scene, node: str, *options: str) -> tuple[int, list[dict[str, str]]]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from tests.lab_product.bounds import PAST_A_LEASE
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
-PAST_A_LEASE = 12.0  # seconds: more than the default lease of 10
 INIT = (
     *("cluster", "init", "--network", "storage-1=10.77.1.0/24,10.77.1.100-10.77.1.199"),
     *("--network", "storage-2=10.77.2.0/24,10.77.2.100-10.77.2.199", "--anchor-pool", "rbd"),
 )
 
 
+@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_a_wiped_etcd_is_rebuilt_from_the_images(scene: Scene, disk: Disk, write: Writing) -> None:
     """Without etcd's memory every node lets go; `cluster init` and `image restore` bring the same disk back."""
@@ -35,7 +37,7 @@ def test_a_wiped_etcd_is_rebuilt_from_the_images(scene: Scene, disk: Disk, write
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    write.record("etcd wiped, then rebuilt from the images by hand", "wiped")
+    write.record(Interruption.ETCD_WIPED, "wiped")
 
 
 @pytest.mark.writer(lanes=2)
@@ -57,7 +59,7 @@ def test_an_older_backup_makes_no_second_holder(scene: Scene, disk: Disk, write:
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    write.record("etcd restored from a backup with another holder", "restored")
+    write.record(Interruption.ETCD_RESTORED, "restored")
 
 
 @pytest.mark.full
@@ -81,4 +83,4 @@ def test_a_backup_from_before_a_power_cut_fences_the_last_holder(scene: Scene, d
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    write.record("etcd restored from a backup, the last holder cut off", "cut")
+    write.record(Interruption.ETCD_RESTORED_AND_CUT, "cut")

@@ -36,6 +36,7 @@ def one(events: list[dict[str, Any]], text: str) -> dict[str, Any]:
     return found[0]
 
 
+@pytest.mark.full
 @pytest.mark.writer(lanes=1)
 def test_a_power_cut_is_told_in_order(scene: Scene, disk: Disk, write: Writing) -> None:
     """The death, the claim, the fence of the dead node's clients and the service: in order, under one trace, once."""

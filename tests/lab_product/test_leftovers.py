@@ -20,6 +20,7 @@ COME_BACK = (
     "rm -rf /run/systemd/system/rbdgate-*.service.d; systemctl daemon-reload; systemctl reset-failed;"
     " systemctl start rbdgate-guard rbdgate-agent"
 )
+TENURE = "/run/rbdgate/tenure"
 ANOTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 
 
@@ -35,9 +36,20 @@ def left(scene: Scene, node: str, disk: Disk) -> set[str]:
     return found - {"looked"}
 
 
+def tenure_of(scene: Scene, node: str) -> dict[str, object]:
+    """What `/run` says of the node's tenure."""
+    words: dict[str, object] = json.loads(scene.run(node, "cat", TENURE))
+    return words
+
+
 @pytest.mark.writer(lanes=2)
-def test_a_node_cleans_up_what_it_left(scene: Scene, disk: Disk, write: Writing) -> None:
-    """Agent and guard vanish with everything served; back after another took over, they clean up first and serve."""
+@pytest.mark.full
+@pytest.mark.parametrize("boot", ["another", "this"])
+def test_a_node_cleans_up_what_it_left(scene: Scene, disk: Disk, write: Writing, boot: str) -> None:
+    """Agent and guard vanish with everything served; back after another took over, they clean up first and serve.
+
+    In `/run` they find a tenure of another boot that never ends, or one of this boot with a lease that is long dead.
+    """
     holder = scene.holder(disk.image)
     scene.front = scene.others(holder)[0]
     write.mark("vanished")
@@ -46,8 +58,14 @@ def test_a_node_cleans_up_what_it_left(scene: Scene, disk: Disk, write: Writing)
     scene.wait_taken_over(disk.image, holder)
     write.wait_acknowledged()
     assert left(scene, holder, disk) == {"target", "address", "mapping"}
-    tenure = {"boot_id": ANOTHER_BOOT, "lease": 1, "end": 1e12, "claims": {}}
-    scene.put(holder, "/run/rbdgate/tenure", json.dumps(tenure).encode())
+    if boot == "another":
+        tenure = {"boot_id": ANOTHER_BOOT, "lease": 1, "end": 1e12, "claims": {}}
+        scene.put(holder, TENURE, json.dumps(tenure).encode())
+    else:
+        left_behind = tenure_of(scene, holder)
+        assert left_behind["boot_id"] == scene.run(holder, "cat", "/proc/sys/kernel/random/boot_id").strip()
+        assert left_behind["claims"], "it held nothing"
+        assert holder not in scene.live(), "its lease lives"
     write.mark("back")
     scene.shell(holder, COME_BACK, within=120, check=False)
     until("the portals are off", lambda: scene.is_silent(holder), within=20)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.machine import State
+from tests.lab_product.bounds import IN_ORDER
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import PREFIX, Claimed, Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
@@ -29,9 +31,10 @@ def test_a_machine_that_is_shut_down_costs_a_planned_move(scene: Scene, disk: Di
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    assert write.record("machine shut down in order", "poweroff", "served") < 5
+    assert write.record(Interruption.SHUT_DOWN, "poweroff", "served") < IN_ORDER
 
 
+@pytest.mark.full
 @pytest.mark.writer(lanes=4)
 def test_a_claim_deleted_by_hand_is_no_dead_end(scene: Scene, disk: Disk, write: Writing) -> None:
     """The former holder notices, lets go of header and records, and whoever claims the image serves it, unfenced."""
@@ -48,6 +51,7 @@ def test_a_claim_deleted_by_hand_is_no_dead_end(scene: Scene, disk: Disk, write:
     verdict = write.verify()
     assert verdict["clean"], verdict
     assert set(scene.blocklist()) == fences
+    write.record(Interruption.CLAIM_DELETED, "deleted-0")
 
 
 def another(scene: Scene, claim: Claimed) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.lab_product.bounds import AFTER_LEASE
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
 BEATS = 6
 BEAT = 3.0  # seconds without carrier, and as many with it: longer than `link_down`, shorter than `link_up`
-NOTICED = 10.0  # seconds: what an initiator takes to give a dead path up by itself (NOP-Out, 5 + 5 s)
 NEVER = 15.0  # seconds in which nothing must move
 
 
@@ -27,13 +28,16 @@ def test_an_image_follows_its_networks(scene: Scene, disk: Disk, write: Writing)
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    assert write.record("one carrier lost, another node has both", "carrier-lost", "moved") < NOTICED
+    assert write.record(Interruption.CARRIER_LOST, "carrier-lost", "moved") < AFTER_LEASE
 
 
+@pytest.mark.full
 @pytest.mark.writer(lanes=4)
 def test_an_image_stays_where_no_other_node_has_more(scene: Scene, disk: Disk, write: Writing) -> None:
-    """With that network gone everywhere the image stays, one path down with the reason and its TPG kept."""
+    """With that network gone everywhere the image stays, one path down with the reason, its TPG, LUN and ACLs kept."""
     holder, claims = scene.holder(disk.image), scene.claims()
+    both = kept(scene, holder, disk)
+    assert len(both) == 2 * len(("lun", "mapped lun")), both
     for node in scene.others(holder):
         scene.lab.link(node, "storage-1", "down")
     until(
@@ -44,8 +48,7 @@ def test_an_image_stays_where_no_other_node_has_more(scene: Scene, disk: Disk, w
     image = until("the image says so", lambda: degraded(scene, disk), within=30)
     assert "has no link" in str(image["reason"])
     assert [path["state"] for path in scene.image(disk.image)["paths"]] == ["down", "up"]
-    tpgs = scene.shell(holder, f"ls -d /sys/kernel/config/target/iscsi/{disk.iqn}/tpgt_*/lun/lun_0/*/udev_path | wc -l")
-    assert tpgs.strip() == "2"
+    assert kept(scene, holder, disk) == both
     for_seconds(NEVER)
     write.wait_acknowledged()
     assert scene.claims() == claims
@@ -56,9 +59,10 @@ def test_an_image_stays_where_no_other_node_has_more(scene: Scene, disk: Disk, w
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    write.record("one carrier lost everywhere", "carrier-lost")
+    write.record(Interruption.CARRIER_LOST_EVERYWHERE, "carrier-lost")
 
 
+@pytest.mark.full
 @pytest.mark.writer(lanes=4)
 def test_a_flapping_link_makes_no_image_flap(scene: Scene, disk: Disk, write: Writing) -> None:
     """A carrier that goes and comes every 3 s costs at most one move, and a loss below the bound none."""
@@ -81,7 +85,14 @@ def test_a_flapping_link_makes_no_image_flap(scene: Scene, disk: Disk, write: Wr
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    write.record("a flapping carrier", "flapping")
+    write.record(Interruption.CARRIER_FLAPPING, "flapping")
+
+
+def kept(scene: Scene, node: str, disk: Disk) -> list[str]:
+    """What links to a LUN in the target's TPGs: each path's LUN to its device, each ACL's mapped LUN to its LUN."""
+    links = "-path '*/lun/lun_0/*' -o -path '*/acls/*/lun_0/*'"
+    target = f"/sys/kernel/config/target/iscsi/{disk.iqn}"
+    return sorted(scene.shell(node, f"find {target} -type l '(' {links} ')'").split())
 
 
 def networks(scene: Scene, node: str) -> list[str]:

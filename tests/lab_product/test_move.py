@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.lab_product.bounds import IN_ORDER
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.writing import Writing
 
@@ -9,7 +11,7 @@ NOT_AT_REST = ("event=step", "event=planned", "turn failed", "image failed", "cl
 
 
 def test_a_planned_move_loses_nothing(scene: Scene, disk: Disk, write: Writing) -> None:
-    """An image moved to another gateway and back keeps every acknowledged write, and stalls under 3 s."""
+    """An image moved to another gateway and back keeps every acknowledged write, and waits for no lease."""
     here = scene.holder(disk.image)
     there = next(node for node in scene.gateways if node != here)
     for number, node in enumerate((there, here)):
@@ -20,8 +22,8 @@ def test_a_planned_move_loses_nothing(scene: Scene, disk: Disk, write: Writing) 
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    assert write.record("planned move", "move-0", "move-1") < 3
-    assert write.record("planned move", "move-1") < 3
+    assert write.record(Interruption.PLANNED_MOVE, "move-0", "move-1") < IN_ORDER
+    assert write.record(Interruption.PLANNED_MOVE, "move-1") < IN_ORDER
     assert disk.iqn not in scene.shell(there, "ls /sys/kernel/config/target/iscsi"), "the former holder keeps a target"
 
 

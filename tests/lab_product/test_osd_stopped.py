@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab_product.conftest import remember_stalls, written
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
@@ -27,6 +28,7 @@ def other(scene: Scene, disk: Disk) -> Iterator[Disk]:
         scene.rbdgate("image", "delete", OTHER)
 
 
+@pytest.mark.full
 def test_the_other_pools_images_are_undisturbed(
     scene: Scene, disk: Disk, other: Disk, write: Writing, request: pytest.FixtureRequest
 ) -> None:
@@ -50,7 +52,7 @@ def test_the_other_pools_images_are_undisturbed(
             assert verdict["clean"], verdict
         assert scene.claims() == claims
         assert scene.claimed_since(before) == []
-        undisturbed.record("an OSD stopped for 30 s, an image of another pool", "stopped")
-        write.record("an OSD stopped for 30 s, an image of its own pool", "stopped")
+        undisturbed.record(Interruption.OTHER_OSD_STOPPED, "stopped")
+        write.record(Interruption.OSD_STOPPED, "stopped")
         remember_stalls(undisturbed, request)
         assert undisturbed.stall("stopped").seconds < UNDISTURBED

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab_product.conftest import remember_stalls, written
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import until
 
@@ -60,13 +61,14 @@ def test_a_disk_grows_under_its_writer(scene: Scene, grown: Disk, request: pytes
         assert sizes(scene, grown) == {GIB}
         writing.wait_acknowledged()
         writing.stop()
-        stall = writing.record("resize", "resize", "resized")
+        stall = writing.record(Interruption.GROWN, "resize", "resized")
         remember_stalls(writing, request)
         verdict = writing.verify()
     assert stall < STALL
     assert verdict["clean"], verdict
 
 
+@pytest.mark.full
 def test_a_stopped_disk_is_nowhere_until_it_is_started(
     scene: Scene, grown: Disk, request: pytest.FixtureRequest
 ) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab_product.bounds import PAST_A_LEASE
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
 SETTINGS = "/etc/rbdgate/rbdgate.toml"
-PAST_A_LEASE = 12.0  # seconds: more than the default lease of 10
 
 
 def test_a_second_agent_on_a_node_refuses(scene: Scene, disk: Disk, write: Writing) -> None:

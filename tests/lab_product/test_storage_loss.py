@@ -1,4 +1,4 @@
-"""Ceph out of reach: of the holder alone, of all at once, and for longer than the kernel waits for an OSD."""
+"""Ceph out of reach: of the holder alone, and for longer than the kernel waits for an OSD; of all: test_watchdog.py."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.timers import Timers
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import Disk, Scene
-from tests.lab_product.waiting import for_seconds, until
+from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
 TIMERS = Timers()
-AWAY = 30.0  # seconds: longer than a node alone bears it
 GIVEN_UP = "rbd/given-up"
 
 
@@ -35,33 +35,22 @@ def test_a_holder_cut_from_ceph_lets_another_serve(scene: Scene, disk: Disk, wri
     write.stop()
     verdict = write.verify()
     assert verdict["clean"], verdict
-    stall = write.record("cut from Ceph alone", "cut", "served")
+    stall = write.record(Interruption.CUT_FROM_CEPH, "cut", "served")
     assert TIMERS.storage_loss - TIMERS.storage_probe < stall < TIMERS.storage_loss + 10
 
 
-@pytest.mark.writer(lanes=2)
-def test_nobody_gives_up_when_ceph_is_away_for_all(scene: Scene, disk: Disk, write: Writing) -> None:
-    """With monitor and OSDs stopped for 30 s every node says so, none resigns, and afterwards all goes on in place."""
-    claims, revision = scene.claims(), scene.revision()
-    daemons = [scene.ceph.osd(0), scene.ceph.osd(1)]
-    write.mark("away")
+def lose_ceph(scene: Scene) -> None:
+    """Freeze Ceph's monitor and both OSDs."""
     scene.ceph.mon.signal(signal.SIGSTOP)
-    for daemon in daemons:
-        daemon.stop()
-    for_seconds(AWAY)
-    assert not any(can_serve(scene, node) for node in scene.gateways)
-    assert all(node["live"] for node in scene.rbdgate("node", "list"))
+    for number in range(2):
+        scene.ceph.osd(number).stop()
+
+
+def give_back_ceph(scene: Scene) -> None:
+    """Let them go on."""
     scene.ceph.mon.signal(signal.SIGCONT)
-    for daemon in daemons:
-        daemon.cont()
-    write.wait_acknowledged()
-    until("every node can serve", lambda: all(can_serve(scene, node) for node in scene.gateways), within=60)
-    write.stop()
-    verdict = write.verify()
-    assert verdict["clean"], verdict
-    assert scene.claims() == claims
-    assert scene.claimed_since(revision) == []
-    write.record("Ceph away for all for 30 s", "away")
+    for number in range(2):
+        scene.ceph.osd(number).cont()
 
 
 def can_serve(scene: Scene, node: str) -> bool:
@@ -78,6 +67,7 @@ def _given_up(scene: Scene) -> Iterator[str]:
     scene.rbdgate("image", "delete", GIVEN_UP)
 
 
+@pytest.mark.full
 def test_a_client_that_gave_a_write_up_is_fenced_and_not_released(scene: Scene, disk: Disk, given_up: str) -> None:
     """After an OSD hung for longer than krbd waits, a planned move ends with the former client on the blocklist.
 

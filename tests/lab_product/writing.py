@@ -12,6 +12,7 @@ from typing import Any
 from tests.checker.block import BLOCK
 from tests.checker.journal import History, Reader, Stall, longest_stall
 from tests.lab.cluster import Lab
+from tests.lab_product.interruptions import Interruption
 from tests.lab_product.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ class Writing:
         self._lab, self._initiator, self.name = lab, initiator, name
         self._journal, self._control = f"{HOME}/{name}.journal", f"{HOME}/{name}.control"
         self._reader, self._read = Reader(), 0
-        self.stalls: dict[str, float] = {}
+        self.stalls: dict[Interruption, float] = {}
         """The stalls a test measured, in seconds, by the kind of event they stand for."""
         self._install()
         self._exec(
@@ -66,6 +67,10 @@ class Writing:
         self._reader.feed(text)
         return self._reader.history
 
+    def journal(self) -> str:
+        """The whole journal as the writer wrote it."""
+        return self._exec("cat", self._journal)
+
     def wait_acknowledged(self, number: int = WANTED, *, within: float = PROGRESS_WITHIN) -> None:
         """Return when that many more writes were acknowledged than when this was called."""
         before = self.history().acknowledged
@@ -87,7 +92,7 @@ class Writing:
         history = self.history()
         return longest_stall(history, history.mark(since), history.mark(until_mark) if until_mark else None)
 
-    def record(self, kind: str, since: str, until_mark: str | None = None) -> float:
+    def record(self, kind: Interruption, since: str, until_mark: str | None = None) -> float:
         """Put the longest stall between two marks on record as what that kind of event costs, in seconds."""
         seconds = self.stall(since, until_mark).seconds
         self.stalls[kind] = max(seconds, self.stalls.get(kind, 0.0))

@@ -21,6 +21,25 @@ from tests.simulation.world import Shape, World
 NODE = st.integers(0, 2)
 ACTORS = st.sampled_from(["work", "work", "work", "cycle", "keeper", "guard", "any"])
 FAULTS = st.sampled_from(["crash", "pause", "stop", "kill", "hold", "lose-requests", "lose-answers", "lose-ceph"])
+NAMED = {
+    "work": (
+        "etcd-get", "etcd-range", "etcd-write", "etcd-get-answers", "etcd-range-answers", "etcd-write-answers",
+        "describe", "described", "read-header", "blocklist", "blocklisted", "await", "osd-stat", "touch", "swap",
+        "swapped", "break-locks", "map_anchor", "map_image", "build", "build-halfway", "probe", "open_path",
+        "permitted", "open_path-halfway", "teardown", "unmap",
+    ),
+    "cycle": (
+        "observe", "etcd-get", "etcd-range", "etcd-write", "etcd-lease", "etcd-revoke", "etcd-range-answers",
+        "etcd-write-answers", "etcd-lease-answers", "etcd-revoke-answers", "cut", "remove_addresses", "uncut",
+    ),
+    "keeper": ("etcd-keepalive", "etcd-range", "etcd-keepalive-answers", "etcd-range-answers"),
+    "guard": ("observe", "cut", "remove_addresses", "uncut"),
+}  # fmt: skip
+"""What the points of each kind of actor are called (`Words`)."""
+
+POINT = st.sampled_from([(kind, name) for kind in ("work", "work", "cycle", "keeper", "guard") for name in NAMED[kind]])
+WORK = st.sampled_from(NAMED["work"])
+KEEPER = st.sampled_from(NAMED["keeper"])
 SECONDS = st.sampled_from([0.3, 1, 2, 4, 8, 11, 14, 20])
 
 
@@ -65,6 +84,44 @@ class Schedules(RuleBasedStateMachine):
             self._do(f"run {seconds:g}")
             self._do("held release")
 
+    @rule(who=st.sampled_from(["holder", "*"]), point=POINT, fault=FAULTS)
+    def at_named_point(self, who: str, point: tuple[str, str], fault: str) -> None:
+        """Something happens to a node at a call of that name."""
+        if who == "*" or self.world.words.node(who).powered:
+            self._do(f"{who} {point[0]} {point[1]} {fault}")
+
+    @rule(point=WORK, seconds=st.sampled_from([12, 20]), slow=st.booleans())
+    def overtake(self, point: str, seconds: float, slow: bool) -> None:
+        """Whoever takes a dead holder's image is held at a call, and another one takes it meanwhile; perhaps that one
+        dies as well, with a write under way, before the first one goes on."""
+        self._do("holder crash")
+        self._do(f"* work {point} hold")
+        self._do(f"run {seconds:g}")
+        if slow:
+            self.slow(40, True)
+            self._do("run 12")
+        self._do("held release")
+        self._do("run 30")
+
+    @rule(point=KEEPER, seconds=st.sampled_from([1, 3, 5]), then=KEEPER, fault=FAULTS)
+    def late(self, point: str, seconds: float, then: str, fault: str) -> None:
+        """A call of the holder's lease keeper takes long, and something happens at a later one."""
+        if self.world.words.node("holder").powered:
+            self._do(f"holder keeper {point} hold")
+            self._do(f"run {seconds:g}")
+            self._do("holder release")
+            self._do(f"holder keeper {then} {fault}")
+            self._do("run 15")
+
+    @rule(fault=st.sampled_from(["lose requests", "lose answers", "stop"]), seconds=st.sampled_from([30, 90]))
+    def besiege(self, fault: str, seconds: float) -> None:
+        """The holder loses its lease while somebody has the image's device open, and still has it when that is over."""
+        self._do("holder busy disk1")
+        self._do(f"holder {fault}")
+        self._do("run 15")
+        self._do("holder continue" if fault == "stop" else "holder regain")
+        self._do(f"run {seconds:g}")
+
     @rule(index=NODE, fault=st.sampled_from(["crash", "pause", "stop", "kill", "lose requests", "lose answers"]))
     def befall(self, index: int, fault: str) -> None:
         """Something happens to a node at rest or wherever it is."""
@@ -107,6 +164,13 @@ class Schedules(RuleBasedStateMachine):
     def move(self, index: int) -> None:
         """An operator moves the image."""
         self._do(f"move disk1 {self._node(index).name}")
+
+    @rule(clear=st.booleans())
+    def reserve(self, clear: bool) -> None:
+        """An initiator registers, and perhaps an operator clears that; either may meet a change under way."""
+        self._do("register disk1")
+        if clear:
+            self._do("clear disk1")
 
     @rule(index=NODE, wish=st.sampled_from(["drain", "maintain", "activate"]))
     def ask(self, index: int, wish: str) -> None:

@@ -50,6 +50,11 @@ class Node:
         return 1000.0 + (self.world.stage.now - self.booted) * self.rate
 
     @property
+    def boot_id(self) -> str:
+        """Which boot of which machine this is."""
+        return f"{self.name}-{self.boot}"
+
+    @property
     def powered(self) -> bool:
         """Whether the machine is on."""
         return self.guard is not None
@@ -81,7 +86,7 @@ class Node:
         guard = StagedGuard(
             stage,
             self.rate,
-            boot_id=str(self.boot),
+            boot_id=self.boot_id,
             timers=self.timers,
             runtime=self.runtime,
             kernel=self.kernel,
@@ -124,7 +129,7 @@ class Node:
         membership = Membership(
             node=self.name,
             version="1",
-            boot_id=str(self.boot),
+            boot_id=self.boot_id,
             timers=self.timers,
             store=store,
             leases=NodeStore(etcd, PREFIX, clock=self.clock),
@@ -135,7 +140,7 @@ class Node:
             on_change=wake.set,
             clock=self.clock,
             reachability=reachability,
-            requests=RequestLedger(self.log, self.runtime, str(self.boot)),
+            requests=RequestLedger(self.log, self.runtime, self.boot_id),
             keeper=lambda *words, **named: StagedKeeper(process, rate, *words, **{**named, "clock": self.clock}),
         )
         prober = StagedProber(

@@ -17,7 +17,7 @@ from gateway.apply import Hands, Openers, Storage, Store, apply
 from gateway.errors import RbdgateError, StorageUnavailable
 from gateway.model import HolderRecord, ImageSpec, Instance, Label
 from gateway.plan import Situation, plan
-from gateway.steps import Claim, Map, Plan, Step, TakeHold, Unmap
+from gateway.steps import Claim, FinishAmendment, Map, Plan, Step, TakeHold, Unmap
 
 Bug = Callable[[], AbstractContextManager[None]]
 
@@ -129,6 +129,22 @@ def an_existing_mapping_kept() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def an_amendment_ended_last() -> Iterator[None]:
+    """An operator's change of reservations is made, and its key goes when the image is served again."""
+
+    def wrong(situation: Situation) -> Plan:
+        decided = plan(situation)
+        images = {
+            key: tuple(sorted(steps, key=lambda step: isinstance(step, FinishAmendment)))
+            for key, steps in decided.images.items()
+        }
+        return replace(decided, images=images)
+
+    with _instead("plan", wrong):
+        yield
+
+
 BUGS: dict[str, Bug] = {
     bug.__name__.replace("_", "-"): bug
     for bug in (
@@ -138,6 +154,7 @@ BUGS: dict[str, Bug] = {
         map_before_the_fence,
         record_keyed_by_node_only,
         an_existing_mapping_kept,
+        an_amendment_ended_last,
     )
 }
 

@@ -185,11 +185,11 @@ class Stage:
             self.now = max(self.now, time)
             self._step(item)
             self.check()
-            self._raise()
+            self.raise_failure()
         if not self._end_run:
             self.now = self._until
         self.check()
-        self._raise()
+        self.raise_failure()
 
     def change(self) -> None:
         """Something is not what it was."""
@@ -211,6 +211,7 @@ class Stage:
         finally:
             self.current = None
 
-    def _raise(self) -> None:
+    def raise_failure(self) -> None:
+        """Raise what went wrong, if anything did."""
         if self.failure is not None:
             raise self.failure

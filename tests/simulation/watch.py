@@ -24,6 +24,7 @@ class Watch:
     def __init__(self, world: World) -> None:
         self.world, self.stage = world, world.stage
         self._exports: dict[str, list[invariants.Exporter]] = {}
+        self._fenced: set[Instance] = set()
         self._seen = self._revision = -1
         self._checked = 0.0
 
@@ -44,6 +45,8 @@ class Watch:
         seen = {i for image in images for i in (*image.watchers, *image.locks)} | set(self.world.rados.listed)
         seen |= {i for image in images if image.holder for i in image.holder.instances}
         seen |= {record.instance for spec in self.world.specs for record in self.world.store.records_of(spec.uid)}
+        seen |= self._fenced  # an entry that vanished is put there again
+        self._fenced.add(victim)
         live = views.live_nodes(
             self.world.etcd.range(self.world.store.keys.folder(LIVE)), self.world.store.keys
         ).values()
@@ -61,6 +64,8 @@ class Watch:
             down = [path.tag for path in spec.paths if serving[0][0].answers(spec, path) is None]
             if down:
                 return f"{spec.name.name} on {serving[0][0].name} has paths {down} down"
+            if spec.uid in self.world.store.view().amendments:
+                return f"a change of {spec.name.name}'s reservations is pending"
             if self.world.guests[spec.uid].acked <= marks[spec.uid]:
                 return f"{spec.name.name} on {serving[0][0].name} acknowledges no write"
         for node in self.world.nodes:

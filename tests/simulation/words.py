@@ -16,6 +16,9 @@ A *schedule* is a list of lines. The first makes the world, the others do one th
     gw1 busy disk1 | idle   somebody has the image's device open there; nobody any more
     slow disk1 30           the guest's writes that begin now stay under way for so long; 0: no more
     move disk1 gw2          an operator's move
+    lift                    somebody takes every entry off Ceph's blocklist
+    register disk1          an initiator's session registers
+    clear disk1             an operator has all registrations cleared
     gw1 drain | maintain | activate     what an operator asks of a node
     gw1 regain              the ways to etcd and Ceph are back
     gw1 work 3 crash        runs until an actor of gw1 of that kind (cycle, work, keeper, guard, any) has come to its
@@ -40,6 +43,8 @@ from tests.simulation.stage import Actor
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+NOT_REACHED = "(that point was not reached)"
+
 REACH = 20.0
 """For how long a watched point is waited for, in seconds."""
 
@@ -59,14 +64,20 @@ class Words:
         match words:
             case ["run", seconds]:
                 self.stage.run(float(seconds))
+            case ["lift"]:
+                self.world.rados.lift()
             case ["slow", disk, seconds]:
                 self.world.guests[self._spec(disk).uid].slow = float(seconds)
             case ["move", disk, to]:
                 self.world.store.request_move(self._spec(disk).uid, Label(to))
+            case ["register", disk]:
+                self.world.registrants.register(self._spec(disk))
+            case ["clear", disk]:
+                self.world.registrants.clear(self._spec(disk))
             case [name, kind, where, fault]:
-                self._do_at_point(None if name == "*" else self._node(name), kind, where, fault)
+                self._do_at_point(None if name == "*" else self.node(name), kind, where, fault)
             case [name, *rest]:
-                self._befall(self._node(name), rest)
+                self._befall(self.node(name), rest)
 
     def passing(self, actor: Actor, what: str) -> bool:
         """Whether the point that is waited for has been reached."""
@@ -169,7 +180,7 @@ class Words:
         self._watched = None
         actor = self._reached
         if actor is None:
-            self.world.say("(that point was not reached)")
+            self.world.say(NOT_REACHED)
             return
         if fault == "hold":
             actor.held = True
@@ -177,7 +188,8 @@ class Words:
         else:
             self._befall(self.world.nodes[self._at], fault.replace("-", " ").split())
 
-    def _node(self, name: str) -> Node:
+    def node(self, name: str) -> Node:
+        """The node that a name or word means now."""
         serving = [n for n in self.world.nodes if n.serves(self.world.specs[0]) is not None]
         self._holder = self.world.nodes.index(serving[0]) if serving else self._holder
         named = {"holder": self.world.nodes[self._holder], "held": self.world.nodes[self._at]}

@@ -12,6 +12,7 @@ from tests.fakes.rados import FakeRados, on_fakes
 from tests.simulation.flights import Flights
 from tests.simulation.guests import Guest
 from tests.simulation.node import PREFIX, Node
+from tests.simulation.registrants import Registrants
 from tests.simulation.stage import Stage, Violation
 from tests.simulation.watch import Watch
 from tests.simulation.words import Words
@@ -69,6 +70,7 @@ class World:
         self.rados.on_fence, self.rados.on_change, self.rados.answers = self._fencing, stage.change, self._answers
         rates = [1.0 + stage.random.uniform(-DRIFT, DRIFT) for _ in range(shape.nodes)]
         self.nodes = [Node(self, number, rate) for number, rate in enumerate(rates, start=1)]
+        self.registrants = Registrants(self)
         self.guests = {spec.uid: Guest(self, spec) for spec in specs}
         stage.check, stage.passing = self.watch.check, self.words.passing
         stage.after(0.25, self._watch_etcd)
@@ -92,6 +94,9 @@ class World:
                 self.stage.run(1.0)
                 unrest = self.watch.unrest(marks)
                 if not unrest:
+                    for spec in self.specs:
+                        self.expect(self.registrants.wrong(spec))
+                    self.stage.raise_failure()
                     return
         wrong = f"{CALM_WITHIN:g} s after all faults ended, {unrest}"
         self.say(f"WRONG: {wrong}")

@@ -209,6 +209,16 @@ def test_move() -> None:
     assert made.store.view().moves == {}
 
 
+def test_a_move_that_was_given_up_is_told_at_once() -> None:
+    """Somebody else has the image, and no move is on record any more: that is no success, and nothing to wait for."""
+    made = operation(agents=3)
+    create(made)
+    holder = images.await_serving(made.store, NAME, made.patience()).holder
+    other = next(str(agent.node) for agent in made.agents if str(agent.node) != holder)
+    with pytest.raises(Refused, match=f"given up: node {other} did not take it; {holder} has it"):
+        images.await_serving(made.store, NAME, made.patience(), by=Label(other))
+
+
 def test_refused_moves() -> None:
     """A move to where it cannot go is refused at once, with the reason, and nothing is asked for."""
     made = operation(agents=3)

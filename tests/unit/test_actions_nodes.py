@@ -139,6 +139,7 @@ def test_a_dead_nodes_clients_are_fenced_first() -> None:
     assert made.ceph.fenced == [dead.instance]
     intent = view.fences[dead.instance]
     assert (intent.node, intent.by, intent.image_uid) == (GW1, GW2, left[0].image_uid)
+    assert intent.boot_id == ""  # so that no machine forgets it, not even the very one that comes back
 
 
 def test_removal_by_force_leaves_what_is_not_fenced() -> None:

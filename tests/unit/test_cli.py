@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from gateway.cli.output import ProgressLine, report_error
 from gateway.cli.session import Session
 from gateway.cli.values import parse_named_address, parse_size, parse_tagged_address, show_size
 from gateway.errors import BadInput
-from gateway.model import ImageName, Label
+from gateway.lio.logins import Session as Login
+from gateway.model import ImageName, Iqn, Label
 from gateway.store.values import Put
 from gateway.vault import Vault
 from tests.fakes.agent import KEY
@@ -43,6 +44,8 @@ class Terminal:
     out: str = ""
     error: str = ""
     key: Vault = KEY
+    node: str = "gw9"
+    logins: Callable[[Iqn], Collection[Login]] = lambda _iqn: ()
 
     def run(self, line: str) -> int:
         """One command; its exit status."""
@@ -62,7 +65,8 @@ class Terminal:
     def _open(self, chosen: Namespace, progress: ProgressLine) -> Iterator[Session]:
         timeout = chosen.timeout if getattr(chosen, "wait", False) else 0.0
         made = self.made
-        yield Session(made.store, made.ceph, made.patience(timeout), Label("gw9"), print, lambda: self.key)
+        node = Label(self.node)
+        yield Session(made.store, made.ceph, made.patience(timeout), node, print, lambda: self.key, self.logins)
 
 
 @pytest.fixture
@@ -74,10 +78,12 @@ def terminal(capsys: pytest.CaptureFixture[str]) -> Terminal:
 def test_an_operators_day(terminal: Terminal) -> None:
     """Create, allow, move, deny and delete, each seen done, with the documented words in JSON."""
     image = terminal.json("image create rbd/disk1 --size 1G --paths 2")
-    words = {"name", "iqn", "serial", "size", "holder", "state", "reason", "pin", "keep_away", "paths"}
+    words = {"name", "iqn", "serial", "size", "holder", "state", "reason", "since", "pin", "keep_away", "paths"}
     assert set(image) == words
     assert (image["name"], image["size"], image["state"], image["reason"]) == ("rbd/disk1", 1 << 30, "serving", "")
-    assert [set(path) for path in image["paths"]] == [{"tag", "address", "port", "network", "state", "reason"}] * 2
+    assert [set(path) for path in image["paths"]] == [
+        {"tag", "address", "port", "network", "state", "reason", "since", "kind"}
+    ] * 2
     assert [(path["tag"], path["port"], path["state"]) for path in image["paths"]] == [(1, 3260, "up"), (2, 3260, "up")]
     allowed = {"image": "rbd/disk1", "initiators": [IQN], "groups": []}
     assert terminal.json(f"initiator allow rbd/disk1 {IQN}") == allowed
@@ -270,7 +276,7 @@ def test_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
         {"name": "a", "cidr": "10.0.1.0/24", "first": "10.0.1.1", "last": "10.0.1.9"}
     ]
     assert terminal.json("cluster show")["iqn_prefix"] == "iqn.2026-11.org.x"
-    assert terminal.json("status") == {"images": [], "nodes": []}
+    assert terminal.json("status") == {"troubles": [], "images": [], "nodes": []}
 
 
 def test_bad_networks(capsys: pytest.CaptureFixture[str]) -> None:

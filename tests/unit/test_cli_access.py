@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main as program
-from gateway.model import Iqn
+from gateway.model import ImageName, Iqn
+from gateway.reservations.pr_info import encode
+from gateway.reservations.state import Nexus, Registration, ReservationState
 from gateway.store.values import Put
 from gateway.vault import Vault
 from tests.fakes.agent import KEY
@@ -217,3 +219,18 @@ def test_the_key_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is there already" in capsys.readouterr().err
     assert key_id in made
     assert path.read_text().strip() not in made + key_id
+
+
+def test_denying_the_registered(terminal: Terminal) -> None:
+    """It needs the word and a reason, and says the way."""
+    assert terminal.run(f"initiator allow rbd/disk1 {ALICE}") == 0
+    spec, _ = terminal.made.store.image(ImageName.parse("rbd/disk1"))
+    one = Registration(Nexus(Iqn(ALICE), "00023d000001", spec.identity.iqn, 1), 0xABC)
+    terminal.made.ceph.pr_info[spec.image_id] = encode(ReservationState(registrations=(one,)))
+    assert terminal.run(f"initiator deny rbd/disk1 {ALICE}") == 1
+    assert f"{ALICE} with key 0xabc; have it unregistered first" in terminal.error
+    assert terminal.run(f"initiator deny rbd/disk1 {ALICE} --clear-registration") == 2
+    assert "--clear-registration needs a --reason" in terminal.error
+    denied = terminal.json(f"initiator deny rbd/disk1 {ALICE} --clear-registration --reason scrapped")
+    assert denied["initiators"] == []
+    assert terminal.json("events rbd/disk1")[-1]["why"] == "scrapped"

@@ -7,10 +7,24 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+import pytest
+
 from gateway.cli.arguments import GROUPS
 from tests.unit.command_line import command_parsers
 
-CHAPTER = Path(__file__).parents[2] / "gateway/cli/README.md"
+ROOT = Path(__file__).parents[2]
+CHAPTER = ROOT / "gateway/cli/README.md"
+NAMING = (
+    "README.md",
+    "agent/README.md",
+    "agent/monitoring/RUNBOOK.md",
+    "agent/monitoring/SETUP.md",
+    "gateway/actions/README.md",
+    "gateway/cli/README.md",
+    "gateway/lio/README.md",
+    "tests/lab/README.md",
+)
+"""The chapters that name commands."""
 
 EVERYWHERE = {"--help", "--json", "--settings", "--wait", "--no-wait", "--timeout", "--version"}
 """Options of all commands, or of all that wait: the chapter has them in its beginning."""
@@ -22,10 +36,18 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def mentions(text: str) -> list[tuple[str, set[str]]]:
-    """Each `rbdgate WORDS ...` in code, with the options on its line (or on the lines a backslash joins to it)."""
+    """Each `rbdgate WORDS ...` in code, with the options on its line (or on the lines a backslash joins to it).
+
+    In code that stands by itself it begins the line, or follows a prompt or the `--` of `lab exec`.
+    """
     joined = re.sub(r"\\\n\s*", " ", text)
+    blocks = re.findall(r"^ *```.*?^ *```", joined, re.MULTILINE | re.DOTALL)
+    written = [
+        match for block in blocks for match in re.finditer(r"(?:^\s*|\$ |-- )rbdgate ([a-z].*)", block, re.MULTILINE)
+    ]
+    written += re.finditer(r"(?<!`)`rbdgate ([a-z][^`\n]*)", joined)
     found: list[tuple[str, set[str]]] = []
-    for match in re.finditer(r"(?:`|^\$ )rbdgate ([a-z][^`\n]*)", joined, re.MULTILINE):
+    for match in written:
         words: list[str] = []
         options: set[str] = set()
         for word in match[1].split():
@@ -56,10 +78,12 @@ def test_every_command_has_its_section_with_every_option() -> None:
             assert option in by_command[command], f"the section of `rbdgate {command}` lacks {option}"
 
 
-def test_every_command_and_option_of_the_chapter_exists() -> None:
-    """Whatever `rbdgate ...` the chapter writes is a command, with options that this command has."""
-    commands = command_parsers()
-    for words, options in mentions(CHAPTER.read_text()):
+@pytest.mark.parametrize("chapter", NAMING)
+def test_every_command_and_option_of_a_chapter_exists(chapter: str) -> None:
+    """Whatever `rbdgate ...` a chapter writes is a command, with options that this command has."""
+    commands, written = command_parsers(), mentions((ROOT / chapter).read_text())
+    assert written, f"{chapter} names no command"
+    for words, options in written:
         group = words.partition(" ")[0]
         assert group in GROUPS, f"`rbdgate {words}` is no command"
         name = _command(words, commands) if GROUPS[group].further else group

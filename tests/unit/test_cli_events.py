@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -133,24 +134,24 @@ def test_who_an_operator_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 CLAIMED = Event(
-    Kind.IMAGE, "claimed", "its turn", image="rbd/disk1", uid="1" * 16, node="gw1", trace="claim 7", who="gw1"
+    Kind.IMAGE, "claimed", "its turn", image="rbd/disk1", uid="1" * 16, node="gw1", trace="claim-7", who="gw1"
 )
 SERVES = Event(
-    Kind.IMAGE, "serves it", image="rbd/disk1", uid="1" * 16, node="gw1", seconds=0.611, trace="claim 7", who="gw1"
+    Kind.IMAGE, "serves it", image="rbd/disk1", uid="1" * 16, node="gw1", seconds=0.611, trace="claim-7", who="gw1"
 )
 GONE = Event(Kind.NODE, "is not live any more", node="gw2", who="gw1")
 
 
 def test_what_people_read(terminal: Terminal) -> None:
-    """One line an event, the newest last, with seconds and trace in brackets and the reason after a colon."""
+    """One line an event, the newest last: time, age, who, about what, seconds and trace in brackets, the reason."""
     record(terminal, CLAIMED, GONE, SERVES)
     assert terminal.run("events") == 0
     lines = terminal.out.splitlines()
-    assert lines[0].split() == ["TIME", "WHO", "ABOUT", "WHAT"]
+    assert lines[0].split() == ["TIME", "AGE", "WHO", "ABOUT", "WHAT"]
     assert [" ".join(line.split()) for line in lines[1:]] == [
-        "? gw1 rbd/disk1 claimed [claim 7]: its turn",
-        "? gw1 gw2 is not live any more",
-        "? gw1 rbd/disk1 serves it [0.61 s, claim 7]",
+        "? ? gw1 rbd/disk1 claimed [claim-7]: its turn",
+        "? ? gw1 gw2 is not live any more",
+        "? ? gw1 rbd/disk1 serves it [0.61 s, claim-7]",
     ]
 
 
@@ -159,7 +160,8 @@ def test_what_scripts_read(terminal: Terminal) -> None:
     record(terminal, CLAIMED)
     event = terminal.json("events")[0]
     assert set(event) == {
-        *("number", "time", "who", "kind", "image", "uid", "node", "text", "why", "seconds", "trace", "revision")
+        *("number", "time", "who", "kind", "image", "uid", "node", "path", "text", "why", "seconds", "phases"),
+        *("trace", "revision"),
     }
     assert (event["kind"], event["number"], event["seconds"]) == ("image", 1, None)
 
@@ -173,9 +175,13 @@ def test_events_of_an_image_or_a_node(terminal: Terminal) -> None:
     assert [event["text"].split()[0] for event in terminal.json("events rbd/disk1")] == ["rbdgate", "under"]
     assert [event["text"] for event in terminal.json("events gw2")] == ["is not live any more"]
     assert [event["text"] for event in terminal.json("events gw3")] == ["under its old name", "another's"]
-    assert terminal.json("events rbd/never") == []
-    assert terminal.run("events rbd/never") == 0
+    record(terminal, Event(Kind.NODE, "joined", node="gw9", who="gw9", time="2026-11-22T03:00:00+00:00"))
+    assert terminal.json("events gw9 --since 2099-01-01") == []
+    assert terminal.run("events gw9 --since 2099-01-01") == 0
     assert terminal.out == "no such event\n"
+    for name, kind in (("rbd/dsik1", "image"), ("gw33", "node")):  # a slip of the pen is no quiet night
+        assert terminal.run(f"events {name}") == 1
+        assert f"there is no {kind} {name} in this cluster, and the log of events knows none" in terminal.error
 
 
 def test_events_since_and_how_many(terminal: Terminal) -> None:
@@ -203,9 +209,16 @@ def test_a_time_that_is_none_is_wrong_usage(terminal: Terminal, text: str) -> No
         parse_since(text)
 
 
-def test_a_time_without_a_zone_is_utc() -> None:
-    """As all times in the log are."""
-    assert parse_since("2026-11-22T03:00") == datetime(2026, 11, 22, 3, tzinfo=UTC)
+def test_a_time_without_a_zone_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As all times that are printed; one as it is printed, with its offset, is taken as well."""
+    monkeypatch.setenv("TZ", "UTC-3")
+    time.tzset()
+    try:
+        assert parse_since("2026-11-22T03:00") == datetime(2026, 11, 22, 0, tzinfo=UTC)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert parse_since("2026-11-22 03:00:01.000+01:00") == datetime(2026, 11, 22, 2, 0, 1, tzinfo=UTC)
     assert parse_since("2026-11-22T03:00+01:00") == datetime(2026, 11, 22, 2, tzinfo=UTC)
 
 
@@ -244,3 +257,12 @@ def test_an_empty_log_is_an_empty_log(terminal: Terminal) -> None:
     """Before anything was written there is nothing, and no error."""
     assert log_of(terminal).read() == Log((), 0)
     assert terminal.json("events") == []
+
+
+def test_an_image_is_named_once(terminal: Terminal) -> None:
+    """`--image` and `--node` say the same as the plain name; one of them is enough."""
+    record(terminal, CLAIMED, GONE)
+    assert terminal.json("events --image rbd/disk1") == terminal.json("events rbd/disk1") != []
+    assert terminal.json("events --node gw2") == terminal.json("events gw2") != []
+    for line in ("events rbd/disk1 --image rbd/disk1", "events --image rbd/disk1 --node gw1", "events --image gw1"):
+        assert terminal.run(line) == 2

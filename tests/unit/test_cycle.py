@@ -10,11 +10,11 @@ import pytest
 
 from agent.clock import boottime
 from gateway.errors import KernelRefused, StorageUnavailable, StoreUnavailable
-from gateway.model import Connection, parse_address
+from gateway.model import Address, Connection, parse_address
 from gateway.plan import Situation, plan, plan_nothing
 from gateway.report import ImageState, NodeReport, image_statuses
 from gateway.steps import Cut, Plan
-from gateway.timers import Timers
+from gateway.timers import GUARD_STALE, Timers
 from tests.fakes.member import Cluster, Member
 from tests.unit.test_plan import NETWORKS, spec_of
 
@@ -194,6 +194,30 @@ def test_without_a_guard_nothing_is_served(member: Member) -> None:
     assert state_of(member)[0] is ImageState.SERVING
 
 
+@pytest.mark.parametrize("moment", ["probe", "open_path", "open_path halfway"])
+def test_no_path_is_opened_without_a_guard(tmp_path: Path, moment: str) -> None:
+    """A guard that goes while a path is being opened, or whose sign is old by then, leaves nothing that is heard."""
+    for sign in (None, boottime() - GUARD_STALE):
+        made = Member(Cluster(NETWORKS, (SPEC,)), "gw1", tmp_path / str(sign))
+        made.start()
+
+        def go(act: str, made: Member = made, sign: float | None = sign) -> None:
+            if act == moment:
+                made.guard_sign = sign
+
+        made.kernel.before = go
+        for _ in range(4):
+            made.turn()
+            heard = set(made.kernel.state.addresses) - made.kernel.state.cuts
+            assert not heard
+        assert made.guard_sign == sign
+        made.kernel.before = made.acts.append
+        made.guard_sign = 0.0
+        made.settle()
+        assert state_of(made)[0] is ImageState.SERVING
+        made.stop()
+
+
 def test_a_new_lease_has_a_report(tmp_path: Path) -> None:
     """A report goes with its lease: under the next one it is written again, though not a word of it changed."""
     made = Member(Cluster(NETWORKS, ()), "gw1", tmp_path)
@@ -255,6 +279,34 @@ def test_a_failed_cut_does_not_keep_addresses_on(member: Member, monkeypatch: py
     for _ in range(4):
         member.turn()
     assert member.empty
+
+
+def test_an_address_that_stays_keeps_only_its_image(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are withdrawn though the kernel keeps an address; only the one whose it is stays claimed, and says why."""
+    store, stuck = member.cluster.store, SPEC.paths[0].address
+    remove = member.kernel.remove_addresses
+
+    def refuse(addresses: frozenset[Address]) -> None:
+        remove(addresses - {stuck})
+        if stuck in addresses:
+            raise KernelRefused(f"{stuck} cannot be removed")
+
+    spec, revision = store.image(SPEC.name)
+    store.replace_image(spec, replace(spec, stopped=True), revision)
+    other, revision = store.image(OTHER.name)
+    store.replace_image(other, replace(other, stopped=True), revision)
+    with monkeypatch.context() as patch:
+        patch.setattr(member.kernel, "remove_addresses", refuse)
+        for _ in range(8):
+            member.turn()
+        assert set(store.view().claims) == {SPEC.uid}
+        assert not member.kernel.state.devices
+        assert set(member.kernel.state.addresses) == {stuck}
+        assert stuck in member.kernel.state.cuts
+        assert f"{stuck} cannot be removed" in str(told(member).images[0])
+    member.settle()
+    assert not store.view().claims
+    assert not member.kernel.state.addresses
 
 
 def test_a_clean_up_that_fails_is_only_postponed(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +380,7 @@ def test_an_unreadable_cluster_is_told_as_such(member: Member, monkeypatch: pyte
     def fail() -> None:
         raise StoreUnavailable("no etcd member answered in time, the last one was etcd7")
 
-    monkeypatch.setattr(member.cluster.store, "view", fail)
+    monkeypatch.setattr(member.cluster.store, "view_with_statuses", fail)
     assert member.turn() is None
     assert "etcd7" in said[-1]
 

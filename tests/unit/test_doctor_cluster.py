@@ -11,7 +11,7 @@ import pytest
 
 from gateway.doctor.checks import ceph, etcd, gateways, leftovers, networks
 from gateway.doctor.checks.ceph import CephFacts, Connected, PoolFacts
-from gateway.doctor.checks.etcd import EndpointFacts, EtcdFacts
+from gateway.doctor.checks.etcd import Certificate, EndpointFacts, EtcdFacts, Rights
 from gateway.doctor.checks.gateways import GatewayFacts
 from gateway.doctor.checks.leftovers import LeftoverFacts, Tenure
 from gateway.doctor.checks.networks import NetworkFacts, Nic
@@ -40,6 +40,7 @@ from gateway.store.values import Member, MemberStatus
 
 A = ipaddress.ip_address
 UNREAD = Unread("something", "a reason")
+DAY = 86400.0
 
 
 def worst(findings: Iterable[Finding]) -> list[tuple[str, str]]:
@@ -57,9 +58,13 @@ def only(findings: Iterable[Finding]) -> tuple[str, str]:
 
 def endpoint(number: int, **changes: Any) -> EndpointFacts:
     """A healthy member; the first one leads."""
-    status = MemberStatus(f"10.0.0.{number}:2379", number, 1, 2, 100, "3.4.23", 20 << 20)
+    status = MemberStatus(f"10.0.0.{number}:2379", number, 1, 2, 100, "3.5.21", 20 << 20)
     facts = EndpointFacts(status.endpoint, status, (0.001, 0.002, 0.2), 2 << 30, 0.008)
-    own = {key: value for key, value in changes.items() if key in ("reads", "quota", "fsync_p99", "status")}
+    own = {
+        key: value
+        for key, value in changes.items()
+        if key in ("reads", "quota", "fsync_p99", "status", "certificate_ends")
+    }
     told = {key: value for key, value in changes.items() if key not in own}
     return replace(facts, **({"status": replace(status, **told)} | own))
 
@@ -86,7 +91,7 @@ def members(*endpoints: EndpointFacts) -> EtcdFacts:
         (members(endpoint(1, reads=UNREAD)), "error", "answers no reads"),
         (members(endpoint(1, leader_id=0)), "error", "knows no leader"),
         (members(endpoint(1, leader_id=2)), "error", "different leaders"),
-        (members(endpoint(1, version="3.5.9")), "warning", "different versions"),
+        (members(endpoint(1, version="3.5.20")), "warning", "different versions"),
         (members(endpoint(1, fsync_p99=0.128)), "warning", "0.128 s or more to write its log"),
         (members(endpoint(1, fsync_p99=float("inf"))), "warning", "to write its log"),
         (members(endpoint(1, database_bytes=1700 << 20)), "warning", "1700 of 2048 MiB"),
@@ -96,6 +101,14 @@ def members(*endpoints: EndpointFacts) -> EtcdFacts:
         (replace(ETCD, members=(*ETCD.members, Member(4, "d"))), "warning", "even number"),  # type: ignore[misc]
         (replace(ETCD, cluster=Unread("it", "not initialised")), "warning", "not initialised"),
         (replace(ETCD, members=UNREAD), "warning", "could not be looked at"),
+        (replace(ETCD, certificate=UNREAD), "error", "the files that secure the way to etcd are not right: a reason"),
+        (replace(ETCD, certificate=Certificate("/crt", 5 * DAY), now=8 * DAY), "error", "/crt, ended 3 days ago"),
+        (replace(ETCD, certificate=Certificate("/crt", 13 * DAY)), "warning", "/crt, ends in 13 days"),
+        (replace(ETCD, certificate=Certificate("/crt", DAY)), "warning", "/crt, ends in 24 hours"),
+        (members(endpoint(1, certificate_ends=13 * DAY)), "warning", "certificate of 10.0.0.1:2379 ends in 13 days"),
+        (replace(ETCD, rights=UNREAD), "warning", "could not be looked at"),
+        (replace(ETCD, rights=Rights(("/x/",), outside=False)), "error", "not let this node read and write under /x/"),
+        (replace(ETCD, rights=Rights((), outside=True)), "warning", "keys of others"),
     ],
 )
 def test_etcd(facts: EtcdFacts, severity: str, words: str) -> None:
@@ -104,6 +117,19 @@ def test_etcd(facts: EtcdFacts, severity: str, words: str) -> None:
     found = worst(etcd.check(facts))
     assert any(told == severity and words in text for told, text in found), found
     assert found[0][0] != "error" or severity == "error"
+
+
+@pytest.mark.parametrize(
+    ("version", "severity"),
+    [("3.3.27", "warning"), ("3.4.23", "warning"), ("3.4.29", "ok"), ("3.5.9", "warning"), ("3.5.11", "ok"),
+     ("3.6.0-rc.1", "ok"), ("not told", "ok")],
+)  # fmt: skip
+def test_etcd_whose_leader_may_end_leases(version: str, severity: str) -> None:
+    """Named, with what to run instead; a version that cannot be read is not judged."""
+    facts = members(*(endpoint(number, version=version) for number in (1, 2, 3)))
+    found = [each for each in etcd.check(facts) if "answers:" in each.text]
+    assert [each.severity.value for each in found] == [severity] * 3
+    assert all(("3.4.29" in each.what_to_do) == (severity == "warning") for each in found)
 
 
 def test_etcd_members_that_do_not_answer() -> None:
@@ -130,6 +156,10 @@ def test_what_is_good_is_said_only_where_it_is() -> None:
     def good(findings: Iterable[Finding], words: str) -> bool:
         return any(finding.severity is Severity.OK and words in finding.text for finding in findings)
 
+    lasting = replace(ETCD, certificate=Certificate("/crt", 30 * DAY), rights=Rights((), outside=False))
+    assert good(etcd.check(lasting), "/crt, lasts 30 days")
+    assert good(etcd.check(lasting), "and no others")
+    assert not good(etcd.check(replace(lasting, rights=Rights(("/x/",), outside=False))), "and no others")
     raised = replace(ETCD, alarms=((1, "CORRUPT"),))
     assert good(etcd.check(ETCD), "no alarm")
     assert not good(etcd.check(raised), "no alarm")

@@ -36,11 +36,11 @@ def only(findings: Iterable[Finding]) -> tuple[str, str]:
 
 KERNEL = KernelFacts(
     release="6.1.0-18-amd64",
-    required=("rbd", "target_core_mod", "tcm_loop", "fuse"),
+    required=("rbd", "target_core_mod", "tcm_loop", "sg", "fuse"),
     missing={},
     configfs=True,
     dbroot="/etc/target",
-    pr_place="directory",
+    pr_place="trap",
     aptpl=True,
     fuse_device=True,
     krbd=True,
@@ -53,15 +53,17 @@ KERNEL = KernelFacts(
         ({"release": "5.15.0-91-generic"}, "error", "too old"),
         ({"release": "what"}, "warning", "is none"),
         ({"missing": {"rbd": False}}, "error", "no module rbd: nothing can be served"),
-        ({"missing": {"tcm_loop": False}}, "warning", "reservations need it"),
+        ({"missing": {"tcm_loop": False}}, "error", "no module tcm_loop: nothing can be served"),
         ({"missing": {"rbd": UNREAD}}, "warning", "could not be looked at"),
         ({"configfs": False}, "error", "configfs is not mounted"),
         ({"krbd": False}, "error", "add_single_major"),
         ({"pr_place": "nothing"}, "error", "/etc/target/pr does not exist"),
         ({"pr_place": "read-only"}, "error", "cannot be written"),
+        ({"pr_place": "directory"}, "error", "the guard's file system is not mounted on /etc/target/pr"),
+        ({"pr_place": "mount of tmpfs"}, "error", "a mount of tmpfs is on /etc/target/pr"),
         ({"dbroot": UNREAD}, "warning", "could not be looked at"),
         ({"aptpl": False}, "error", "no force_pr_aptpl"),
-        ({"fuse_device": False}, "warning", "/dev/fuse is not there"),
+        ({"fuse_device": False}, "error", "/dev/fuse is not there"),
     ],
 )
 def test_a_kernel_that_lacks_something(change: dict[str, Any], severity: str, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,8 @@ FULL = Event(
     who="gw2",
     time="2026-11-22T03:04:05.678Z",
     number=7,
+    path=2,
+    phases={"detect": 0.02, "fence": 0.14},
 )
 
 TEXT = st.text(max_size=3000)
@@ -64,6 +67,13 @@ def test_words_of_a_newer_version_are_passed_over() -> None:
     form = json.loads(write_event(FULL)) | {"colour": "red", "kind": "weather"}
     back = read(json.dumps(form).encode())
     assert (back.kind, back.text, back.seconds) == (Kind.OTHER, FULL.text, FULL.seconds)
+
+
+def test_an_event_of_an_older_version_is_read() -> None:
+    """An event without path and phases, as older versions wrote it, has none."""
+    form = json.loads(write_event(FULL))
+    old = {key: value for key, value in form.items() if key not in ("path", "phases")}
+    assert read(json.dumps(old).encode()) == replace(FULL, path=0, phases={})
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from agent import main
 from agent.clock import boottime
@@ -18,6 +24,7 @@ from agent.guard import Guard, withdraw_once
 from agent.watchdog import Signs
 from agent.workers import Workers
 from gateway.errors import KernelRefused
+from gateway.events import trace_of
 from gateway.lio.lock import ConfigfsLock, start_time
 from gateway.model import Address, parse_address
 from gateway.runtime import RuntimeDirectory, Tenure
@@ -90,6 +97,18 @@ def test_after_the_tenure_everything_goes_and_the_cut_is_first(watched: Watched)
     assert (state.devices, state.targets, state.mappings, state.addresses, state.cuts) == ((), (), (), {}, frozenset())
 
 
+def test_what_the_guard_withdraws_bears_the_trace_of_the_next_takeover(watched: Watched) -> None:
+    """Each line about an image names the claim that ended, which the next holder names as well."""
+    (device,) = watched.node.kernel.state.devices
+    watched.runtime.write_tenure(Tenure("boot", 1, 100.0, {}))
+    with capture_logs([merge_contextvars]) as lines:
+        for turn in range(6):
+            watched.look(101.0 + turn * 10)
+    told = [line for line in lines if line.get("uid") == device.name.uid]
+    assert [line.get("step", line["event"]) for line in told] == ["Teardown", "Unmap", "withdrawn"]
+    assert {line["trace"] for line in told} == {trace_of(device.name.token)}
+
+
 @pytest.mark.parametrize("content", [None, "", "garbage", '{"boot_id": "another"}'])
 def test_no_readable_tenure_is_no_tenure(watched: Watched, content: str | None) -> None:
     """Without a file, or with one that says nothing, the node may not serve."""
@@ -108,6 +127,26 @@ def test_a_tenure_that_runs_again_stops_the_withdrawal(watched: Watched) -> None
     before = list(watched.acts)
     watched.look(101.5)
     assert watched.acts == before
+
+
+def test_a_sign_that_cannot_be_written_ends_no_guard(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `/run` full the guard watches on, and signs again when it can."""
+    in_the_way = watched.runtime.path / f".guard.{os.getpid()}"
+    in_the_way.mkdir(parents=True)
+    signs: list[float | None] = []
+
+    def look(now: float) -> None:
+        signs.append(watched.runtime.guard_sign())
+        if len(signs) == 1:
+            in_the_way.rmdir()
+        else:
+            watched.guard.stop()
+
+    times = iter((10.0, 20.0))
+    monkeypatch.setattr(watched.guard, "_clock", lambda: next(times))
+    monkeypatch.setattr(watched.guard, "look", look)
+    watched.guard.run()
+    assert signs == [None, 20.0]
 
 
 def test_a_refused_cut_does_not_stop_the_withdrawal(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +187,8 @@ def test_only_the_very_process_that_holds_the_lock_is_ended(watched: Watched, tm
     with subprocess.Popen(["rbdgate-agent", "60"], executable="/bin/sleep") as other:
         started = start_time(other.pid)
         assert started is not None
+        while not Path(f"/proc/{other.pid}/cmdline").read_bytes():
+            pass  # Popen returns while the kernel still loads the program: it has no arguments then
         holder = [other.pid, started if same else started - 1]
         (tmp_path / "lock").write_text(json.dumps(holder))
         watched.guard._end_lock_holder()
@@ -200,6 +241,45 @@ def test_the_last_act_needs_no_readable_settings(tmp_path: Path, monkeypatch: py
     assert RuntimeDirectory(tmp_path).guard_sign() is None
 
 
+def test_a_starting_guard_takes_its_predecessors_sign_back_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that died without its unit's last act left a sign that would count for seconds, while nobody watches."""
+    runtime, acts = RuntimeDirectory(tmp_path), list[str]()
+    runtime.write_guard_sign(1.0)
+    run_daemon(runtime, monkeypatch, lambda act: acts.append(f"{act}, sign {runtime.guard_sign()}"))
+    assert acts[:2] == ["cut, sign None", "trap, sign None"]
+
+
+@pytest.mark.parametrize("bug", [False, True])
+def test_a_guard_that_ends_cuts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: bool) -> None:
+    """Its unit's last act is a process that has to start first; nobody watches from here on, whatever it ends of."""
+    acts = list[str]()
+
+    def acted(act: str) -> None:
+        acts.append(act)
+        if bug and act == "watch":
+            raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug") if bug else nullcontext():
+        assert run_daemon(RuntimeDirectory(tmp_path), monkeypatch, acted) == 0
+    assert acts == ["cut", "trap", "watch", "cut"]
+
+
+def run_daemon(runtime: RuntimeDirectory, monkeypatch: pytest.MonkeyPatch, acted: Callable[[str], None]) -> int:
+    """Run the guard's process as far as it has nothing to do; `acted` hears of its cuts, its trap and its watch."""
+    settings = runtime.path / "rbdgate.toml"
+    text = f'node = "gw1"\n[etcd]\nendpoints = ["10.0.0.1:2379"]\n[agent]\nruntime_directory = "{runtime.path}"\n'
+    settings.write_text(text)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main, "_only_one", lambda *_: ExitStack())
+    monkeypatch.setattr(main, "_trap", lambda *_: acted("trap"))
+    monkeypatch.setattr("agent.guard.withdraw_once", lambda *_: acted("cut"))
+    monkeypatch.setattr("agent.guard.Guard.run", lambda _: acted("watch"))
+    return main.main(["guard", "--settings", str(settings)])
+
+
 def test_the_watchdogs_signs_are_what_the_guard_reads(watched: Watched) -> None:
     """Nothing on file is nothing by right; silence is read from the kernel each time."""
     assert watched.guard.signs() == Signs(-math.inf, -math.inf, -math.inf)
@@ -210,3 +290,71 @@ def test_the_watchdogs_signs_are_what_the_guard_reads(watched: Watched) -> None:
     assert not watched.guard.silent()
     watched.look(101.0)
     assert watched.guard.silent()
+
+
+class Mount:
+    """A trap's mount that refuses as often as it is told to."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals, self.calls = refusals, list[str]()
+        self.settled = False
+
+    def open(self) -> None:
+        """The first."""
+        self._call("open")
+
+    def look(self) -> None:
+        """Each further one."""
+        self._call("look")
+
+    def requests(self) -> int:
+        """How often it was called."""
+        return len(self.calls)
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        self.settled = len(self.calls) >= self.refusals
+        if len(self.calls) <= self.refusals:
+            raise KernelRefused("cannot mount")
+
+
+def test_the_trap_is_opened_before_the_first_sign(tmp_path: Path) -> None:
+    """No sign of life before what is exported is known to be off the air or compared; a trap that cannot be mounted is
+    tried again and again, and keeps the guard from nothing else."""
+    watched, mount = Watched(tmp_path), Mount(3)
+    signs: list[tuple[list[str], float | None]] = []
+    guard = Guard(
+        boot_id="boot",
+        timers=TIMERS,
+        runtime=watched.runtime,
+        kernel=watched.node.kernel,  # type: ignore[arg-type]
+        workers=watched.workers,
+        trap=mount,
+        clock=lambda: next(times),
+    )
+    times = iter([1.0, 2.5, 4.0, 5.5])
+
+    def looked(now: float) -> None:
+        signs.append((list(mount.calls), watched.runtime.guard_sign()))
+        if len(signs) == 4:
+            guard.stop()
+
+    guard.look = looked  # type: ignore[method-assign]
+    guard.run()
+    assert [calls for calls, _ in signs] == [["open", *["look"] * n] for n in (1, 2, 3, 4)]
+    assert [sign for _, sign in signs] == [None, 2.5, 4.0, 5.5]
+
+
+def test_marks_of_images_are_kept_apart(tmp_path: Path) -> None:
+    """What is condemned and what is crowded are told by uid; absolved of just that and emptied, nothing is left."""
+    runtime = RuntimeDirectory(tmp_path / "run")
+    assert (runtime.condemned(), runtime.crowded()) == ({}, {})
+    runtime.condemn("00000000000000a1", "why")
+    runtime.mark_crowded("00000000000000a2", 400)
+    assert (runtime.condemned(), runtime.crowded()) == ({"00000000000000a1": "why"}, {"00000000000000a2": 400})
+    runtime.absolve("00000000000000a1", "another reason")
+    assert runtime.condemned() == {"00000000000000a1": "why"}
+    for _ in range(2):
+        runtime.absolve("00000000000000a1", "why")
+    runtime.mark_crowded("00000000000000a2", 0)
+    assert (runtime.condemned(), runtime.crowded()) == ({}, {})

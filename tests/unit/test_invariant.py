@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
-from tests.lab_product.invariant import spans, violations
+from gateway.timers import BLOCKLIST_EXPIRY
+from tests.lab_product.invariant import fence_times, spans, violations
 
 OLD = ["iqn.x", 1, "rbdgate.0123456789abcdef.10", "10.0.0.1:0/1"]
 NEW = ["iqn.x", 1, "rbdgate.0123456789abcdef.20", "10.0.0.2:0/2"]
@@ -38,6 +40,17 @@ def test_two_unfenced_nodes_are_reported_however_short_the_period_of_the_samples
 def test_a_fence_in_time_excuses_the_older_node() -> None:
     """A paused node that is fenced before the next one exports breaks nothing."""
     assert violations(OLDER + NEWER, {"10.0.0.1:0/1": 9.0}, slack=0.5) == []
+
+
+def test_only_an_entry_of_a_year_is_a_fence() -> None:
+    """An entry was made a year before its end; one that ends in an hour is none of a gateway's and excuses nothing."""
+    now = 1_800_000_000.0
+
+    def ends(seconds: float) -> str:
+        return datetime.fromtimestamp(now + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f%z")
+
+    blocklist = {"ours": ends(BLOCKLIST_EXPIRY - 60), "somebody's": ends(3600)}
+    assert fence_times(blocklist, now=now) == {"ours": now - 60}
 
 
 def test_fencing_the_newer_node_excuses_nothing() -> None:

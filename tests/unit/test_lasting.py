@@ -46,6 +46,16 @@ def test_nodes_settle_after_the_delay() -> None:
     assert unclean == Lately(steady={GW1, GW2}), "moved for evenness though its release would cost all images a fence"
 
 
+def test_networks_that_become_steady_end_the_wait() -> None:
+    """The next turn comes when a change of networks has lasted, and not a whole period later."""
+    lasting = Lasting(Timers())
+    assert lasting.next_change(100, 5) == 5
+    at(lasting, 100)
+    assert lasting.next_change(101, 5) == LINKS_STEADY - 1
+    assert lasting.next_change(101, 0.5) == 0.5
+    assert lasting.next_change(100 + LINKS_STEADY, 5) == 5
+
+
 def test_what_no_node_can_export_goes_round_slower_each_time() -> None:
     """An image that was given away for failing here, and came back to fail again, stays twice as long the next time."""
     clock, lasting = Clock(), Lasting(Timers())

@@ -10,10 +10,11 @@ import pytest
 
 from agent.shutdown import machine_is_stopping
 from gateway.errors import KernelRefused, StoreUnavailable
-from gateway.model import Label
+from gateway.model import ClusterView, Label
+from gateway.observed import Kernel
 from gateway.report import NodeReport
 from gateway.runtime import Tenure
-from tests.fakes.member import BOOT, Cluster, Member
+from tests.fakes.member import Cluster, Member
 from tests.unit.test_plan import NETWORKS, spec_of
 
 SPEC = spec_of(1)
@@ -72,9 +73,36 @@ def test_no_lease_ends_while_a_portal_answers(member: Member, monkeypatch: pytes
     monkeypatch.setattr(member.kernel, "teardown", lambda uid, iqns: None)
     member.membership.resign("Ceph is gone", member.lease)
     for _ in range(3):
-        with pytest.raises(KernelRefused):
-            member.turn()
+        member.turn()
     assert is_live(member)
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_a_look_from_before_ends_no_membership(
+    member: Member, monkeypatch: pytest.MonkeyPatch, by_itself: bool
+) -> None:
+    """A path that a worker opens between the look and the membership's end is seen before anything is concluded."""
+    look, old = member.kernel.observe, member.lease
+
+    def before_the_end(view: ClusterView | None) -> Kernel:
+        seen = look(view)
+        if by_itself:
+            member.cluster.etcd.revoke_lease(old)
+            member.membership.prove()
+        else:
+            member.membership.resign("Ceph is gone", old)
+        return Kernel((), (), (), {}, frozenset(), seen.networks)  # as it was before the image was mapped here
+
+    with monkeypatch.context() as patch:
+        patch.setattr(member.kernel, "observe", before_the_end)
+        member.turn()
+    assert is_live(member) is not by_itself
+    assert member.lease == old
+    assert member.runtime.read_tenure(member.boot_id) is None
+    member.turn()
+    assert not member.kernel.state.addresses
+    member.settle()
+    assert member.lease not in (0, old)
 
 
 def test_a_node_that_ended_its_lease_begins_none_before_it_is_empty(
@@ -116,7 +144,7 @@ def test_another_name_takes_up_no_lease(member: Member) -> None:
     member.stop()
     member.runtime.write_tenure(replace(member.membership.tenure, node="former"))
     assert not member.start()
-    assert member.runtime.read_tenure(BOOT) is None
+    assert member.runtime.read_tenure(member.boot_id) is None
     assert member.lease == 0
 
 
@@ -124,7 +152,7 @@ def test_another_name_takes_up_no_lease(member: Member) -> None:
 def test_the_same_name_takes_it_up(member: Member, node: str) -> None:
     """So does a file that an agent of an older version left, which names none."""
     member.stop()
-    member.runtime.write_tenure(Tenure(BOOT, member.lease, member.membership.tenure.end, node=node))
+    member.runtime.write_tenure(Tenure(member.boot_id, member.lease, member.membership.tenure.end, node=node))
     assert member.start()
 
 

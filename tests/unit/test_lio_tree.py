@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import Inconsistent, Unavailable
-from gateway.lio import creation, names, observation, removal
+from gateway.errors import Inconsistent, KernelRefused, Unavailable
+from gateway.lio import creation, exports, names, observation, removal
 from gateway.lio.logins import parse_session
 from gateway.model import Iqn
 from gateway.observed import Acl, DeviceName, Portal
@@ -26,7 +26,7 @@ INITIATOR = Iqn("iqn.2026-11.io.rbdgate:ini1")
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty tree with LIO loaded, in place of configfs."""
     (tmp_path / "core").mkdir()
-    for module in (names, observation, removal, creation):
+    for module in (names, observation, removal, creation, exports):
         for name, folder in (("CORE", "core"), ("ISCSI", "iscsi")):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, str(tmp_path / folder))
@@ -209,3 +209,23 @@ def test_an_acl_without_a_session_has_none() -> None:
     """The kernel's sentence for nobody, and no text at all, both mean nobody."""
     assert parse_session(1, str(INITIATOR), f"No active iSCSI Session for Initiator Endpoint: {INITIATOR}") is None
     assert parse_session(1, str(INITIATOR), "") is None
+
+
+def test_an_export_is_found_whatever_alua_group_its_ports_are_in(tree: Path) -> None:
+    """The links tell where the group does not; what tells nothing is an error. Only another's serial is nobody's."""
+    device = put_device(tree)
+    put(device / "attrib/force_pr_aptpl", "1")
+    put(device / "udev_path", "/dev/rbd0")
+    assert exports.find_export("another") is None
+    with pytest.raises(KernelRefused, match="linked to no target"):
+        exports.find_export("abc")
+    assert exports.find_exports() == ()
+    put_tpg(tree, 1)
+    found = exports.Export(NAME, "/dev/rbd0", IQN)
+    assert exports.find_export("abc") == found
+    assert exports.find_exports() == (found,)
+    put(device / "alua/default_tg_pt_gp/members", f"iSCSI/{IQN}/tpgt_1/lun_0")
+    assert exports.find_export("abc") == found
+    (device / "udev_path").unlink()
+    with pytest.raises(KernelRefused, match="which block device"):
+        exports.find_export("abc")

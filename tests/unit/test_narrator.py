@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from agent.narrator import OBSTACLE_LASTS, REASONS
 from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable
 from gateway.events import Event, Kind
-from gateway.model import Claim, HolderRecord, ImageSpec, Label
+from gateway.model import Amendment, AmendmentKind, Claim, HolderRecord, ImageSpec, Label
+from gateway.phases import Phase
 from gateway.store.values import Delete
 from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
@@ -84,14 +87,33 @@ def test_a_start_in_order(join: Join) -> None:
     assert words([joined, claimed, serves]) == [
         "node: joined",
         "image: claimed",
-        "image: serves it, 2 of 2 paths up (claim N s, hold N s, map N s, build N s, paths N s)",
+        "image: serves it, 2 of 2 paths up (detect N s, claim N s, fence N s, map N s, restore N s, export N s,"
+        " announce N s)",
     ]
     token = member.cluster.store.view().claims[SPEC.uid].token
-    assert claimed.trace == serves.trace == f"claim {token}"
+    assert claimed.trace == serves.trace == f"claim-{token}"
+    assert list(serves.phases) == [phase.value for phase in Phase]
     assert (claimed.image, claimed.uid) == (str(SPEC.name), SPEC.uid)
     assert claimed.why.startswith("gw1: its turn among 1 node")
     assert serves.seconds is not None
+    assert sum(serves.phases.values()) <= serves.seconds + 0.01
     assert joined.trace == f"lease {member.lease:x}"
+
+
+def test_an_operators_change_of_reservations(holder: Member) -> None:
+    """It is told when it is made, once: what, whose wish and why; the image is served anew, and nothing is a fault."""
+    drain(holder)
+    store = holder.cluster.store
+    store.request_amendment(SPEC, Amendment(AmendmentKind.CLEAR, "operator root@gw1", "the cluster is gone"))
+    holder.settle()
+    made, serves = drain(holder)
+    assert (made.text, made.why) == (
+        "changed its recorded reservations as operator root@gw1 asked: clear",
+        "the cluster is gone",
+    )
+    assert made.trace == serves.trace != ""
+    assert serves.text.startswith("serves it, 2 of 2 paths up (")
+    assert not store.view().amendments
 
 
 def test_rest_tells_nothing(holder: Member) -> None:
@@ -174,6 +196,7 @@ def test_a_move_has_its_reason_on_both_sides(holder: Member, join: Join) -> None
     taker = join("gw2")
     taker.settle()
     drain(holder), drain(taker)
+    token = holder.cluster.store.view().claims[SPEC.uid].token
     holder.cluster.store.request_move(SPEC.uid, taker.name)
     for _ in range(6):
         holder.turn()
@@ -184,7 +207,7 @@ def test_a_move_has_its_reason_on_both_sides(holder: Member, join: Join) -> None
     assert gone[0].seconds is not None
     assert [event.text.split()[0] for event in came] == ["claimed", "serves"]
     assert "an operator's move" in came[0].why
-    assert came[0].trace != gone[0].trace
+    assert {event.trace for event in (*gone, *came)} == {f"claim-{token}"}
 
 
 def test_a_takeover_in_order(holder: Member, join: Join) -> None:
@@ -192,7 +215,8 @@ def test_a_takeover_in_order(holder: Member, join: Join) -> None:
     taker = join("gw2")
     taker.settle()
     drain(taker)
-    victims = {str(record.instance) for record in holder.cluster.store.view().records}
+    before = holder.cluster.store.view()
+    victims = {str(record.instance) for record in before.records}
     end_lease(holder)
     taker.settle()
     gone, claimed, fenced, serves = drain(taker)
@@ -201,7 +225,65 @@ def test_a_takeover_in_order(holder: Member, join: Join) -> None:
     assert (fenced.kind, fenced.node, fenced.image) == (Kind.FENCE, "gw1", str(SPEC.name))
     assert all(victim in fenced.text for victim in victims)
     assert serves.text.startswith("serves it, 2 of 2")
-    assert claimed.trace == fenced.trace == serves.trace != ""
+    assert {claimed.trace, fenced.trace, serves.trace} == {f"claim-{before.claims[SPEC.uid].token}"}
+
+
+def test_an_agent_that_starts_after_a_death_knows_the_trace(holder: Member, join: Join) -> None:
+    """The records of the dead holder name its claim: whoever takes over uses it, though it never saw that claim."""
+    token = holder.cluster.store.view().claims[SPEC.uid].token
+    end_lease(holder)
+    late = join("gw2")
+    late.settle()
+    told = [event for event in drain(late) if event.image]
+    assert {event.trace for event in told} == {f"claim-{token}"}
+    assert [event.text.split()[0] for event in told] == ["claimed", "fenced", "serves"]
+
+
+def test_the_steps_of_both_sides_bear_the_trace(holder: Member, join: Join) -> None:
+    """Every line that either agent logs about its work on a moved image has the trace of the events."""
+    taker = join("gw2")
+    taker.settle()
+    token = holder.cluster.store.view().claims[SPEC.uid].token
+    holder.cluster.store.request_move(SPEC.uid, taker.name)
+    with capture_logs([merge_contextvars]) as lines:
+        for _ in range(6):
+            holder.turn()
+            taker.turn()
+    steps = [line for line in lines if line.get("uid") == SPEC.uid]
+    assert {"Release", "Claim", "TakeHold", "Map", "Build", "OpenPath"} <= {line.get("step") for line in steps}
+    assert {(line["image"], line["trace"]) for line in steps} == {(str(SPEC.name), f"claim-{token}")}
+
+
+def test_a_claim_that_was_lost_and_its_end_here_bear_one_trace(holder: Member, join: Join) -> None:
+    """What a holder withdraws after it lost its claim belongs to the end of that claim, not to the next one."""
+    other = join("gw2")
+    other.settle()
+    drain(holder)
+    store = holder.cluster.store
+    token = store.view().claims[SPEC.uid].token
+    holder.cluster.etcd.transact([], [Delete(store.keys.claim(SPEC.uid))])
+    store.claim(SPEC, store.view().revisions[SPEC.name], other.name, other.lease)
+    for _ in range(6):
+        holder.turn()
+    assert {event.trace for event in drain(holder)} == {f"claim-{token}"}
+
+
+def test_opening_a_path_again_is_no_takeover(holder: Member) -> None:
+    """A path that comes back is not counted with a later takeover of the same image."""
+    set_link(holder, 1, up=False)
+    holder.settle()
+    holder.ahead = Timers().link_down
+    holder.settle()
+    set_link(holder, 1, up=True)
+    holder.settle()
+    drain(holder)
+    devices = tuple(replace(device, enabled=False) for device in holder.kernel.state.devices)
+    holder.kernel.state = replace(holder.kernel.state, devices=devices)
+    holder.ahead += 3.0
+    holder.settle()
+    serves = drain(holder)[-1]
+    assert serves.seconds is not None
+    assert serves.seconds < 2.0
 
 
 def test_one_node_tells_who_is_gone(holder: Member, join: Join) -> None:
@@ -236,7 +318,7 @@ def test_an_unconfirmed_fence_is_told_once(holder: Member, join: Join, monkeypat
     told = [event for event in drain(taker) if event.kind in (Kind.FENCE, Kind.FAULT)]
     assert words(told) == ["fence: not fenced, so not served"]
     assert "did not answer (try 1)" in told[0].why
-    assert told[0].trace.startswith("claim ")
+    assert told[0].trace.startswith("claim-")
     taker.settle()
     after = [text.partition(" (")[0] for text in words(drain(taker))]
     assert sorted(text.partition(", confirmed")[0] for text in after) == [

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from gateway.errors import Blocklisted
-from gateway.model import ClusterSettings, ClusterView, ImageSpec, Instance, Label
+from gateway.model import ClusterSettings, ClusterView, DeviceAttributes, ImageSpec, Instance, Label
 from gateway.observed import Interface, Kernel, Mapping
 from gateway.storage import CephStorage
 from tests.contract import node_acts
@@ -32,8 +33,8 @@ class FakeBench:
         return CephStorage(FakeConnection(self.rados, client), Label(node))  # type: ignore[arg-type]
 
     def image(self, number: int) -> ImageSpec:
-        """One of the planner's."""
-        spec = spec_of(number)
+        """One of the planner's, without reservations: on the real node nobody catches their changes."""
+        spec = replace(spec_of(number), attributes=DeviceAttributes(emulate_pr=0))
         if spec.name not in self.rados.images:
             self.rados.add_image(spec.name, spec.image_id, spec.size)
         return spec

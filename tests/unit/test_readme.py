@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.timers import Timers
+from tests.lab_product.interruptions import Interruption
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +27,11 @@ CHAPTERS = tuple(
     ROOT / chapter
     for chapter in (
         "README.md",
+        "agent/README.md",
+        "agent/monitoring/RUNBOOK.md",
+        "agent/monitoring/SETUP.md",
+        "agent/systemd/README.md",
+        "ansible/README.md",
         "gateway/actions/README.md",
         "gateway/cli/README.md",
         "gateway/lio/README.md",
@@ -44,3 +50,12 @@ def test_every_link_leads_somewhere(chapter: Path) -> None:
         file, _, heading = link.partition("#")
         assert "://" in link or (chapter.parent / file).exists(), link
         assert file or heading in headings, link
+
+
+def test_the_table_of_stalls_has_what_tests_measure() -> None:
+    """Every interruption that a test of the lab puts on record is a row of README's table, and the other way round."""
+    table = (ROOT / "README.md").read_text().partition("<!-- stalls:")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (.+?) \| [\d.]+ s", table, re.MULTILINE)
+    assert sorted(rows) == sorted(each.value for each in Interruption)
+    tests = "".join(file.read_text() for file in (ROOT / "tests/lab_product").glob("test_*.py"))
+    assert set(re.findall(r"\bInterruption\.([A-Z_]+)\b", tests)) == {each.name for each in Interruption}

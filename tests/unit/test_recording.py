@@ -1,101 +1,153 @@
-"""The record of a run: what is left out the next time, and what is not."""
+"""What is recorded after what, and when the kernel's table is as it is recorded."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests import recording, stalls
-from tests.recording import Record, Result, finished
+from gateway.errors import DamagedTable, Unavailable
+from gateway.model import Iqn
+from gateway.reservations import recording
+from gateway.reservations.recording import Ports, asleep, content, differs, recorded, successor
+from gateway.reservations.sg import ScsiDevice
+from gateway.reservations.state import Nexus, Registration, Reservation, ReservationState, ReservationType
+from tests.reservations import states
 
-pytest_plugins = ["pytester"]
-
-PASSED, FAILED, SKIPPED = Result("passed", 1.0), Result("failed", 1.0), Result("skipped", 0.0)
-TESTS = ("a.py::one", "a.py::two[x]", "b.py::one")
-
-
-def record(**outcomes: Result) -> Record:
-    """A record of the tests whose numbers are named."""
-    return Record("c1", "today", "a machine", {TESTS[int(key[1:])]: result for key, result in outcomes.items()})
-
-
-@pytest.mark.parametrize(
-    ("kept", "left_out"),
-    [
-        (record(), set[str]()),
-        (record(t0=PASSED), set[str]()),
-        (record(t0=PASSED, t1=PASSED), {"a.py"}),
-        (record(t0=PASSED, t1=SKIPPED, t2=FAILED), {"a.py"}),
-        (record(t0=PASSED, t1=FAILED, t2=PASSED), {"b.py"}),
-    ],
-)
-def test_only_whole_files_without_a_failure_are_left_out(kept: Record, left_out: set[str]) -> None:
-    """A file is finished when each of its tests is on record and none failed."""
-    assert finished(kept, TESTS) == left_out
+TARGET = Iqn("iqn.2026-11.io.rbdgate:t")
+A = Nexus(Iqn("iqn.2026-11.io.rbdgate:a"), "00023d000001", TARGET, 1)
+B = Nexus(Iqn("iqn.2026-11.io.rbdgate:b"), "00023d000002", TARGET, 2)
+STRANGER = Nexus(Iqn("iqn.2026-11.io.rbdgate:gone"), "00023d000003", TARGET, 1)
+PORTS = Ports(TARGET, {1: 1, 2: 2}, {1: frozenset({A.initiator}), 2: frozenset({B.initiator})})
+TYPE = ReservationType.WRITE_EXCLUSIVE_REGISTRANTS_ONLY
 
 
-def test_the_worst_phase_is_the_outcome() -> None:
-    """A failed tear-down fails a test that passed, a skip in set-up is no pass, and the seconds add up."""
-    begun = Result("passed", 0.0)
-    assert begun.with_phase("passed", 1.0).with_phase("passed", 2.0) == Result("passed", 3.0)
-    assert begun.with_phase("passed", 1.0).with_phase("failed", 0.5) == Result("failed", 1.5)
-    assert begun.with_phase("skipped", 0.0).with_phase("passed", 0.0).outcome == "skipped"
-    assert begun.with_phase("failed", 1.0).with_phase("passed", 0.0).outcome == "failed"
+def of(
+    *registrations: Registration, held: Reservation | None = None, sequence: int = 1, generation: int = 0
+) -> ReservationState:
+    """A state of these."""
+    return ReservationState(sequence, generation, registrations, held)
 
 
-def test_a_record_is_read_back_as_written() -> None:
-    """The file has one test a line, and reading it gives the same record."""
-    kept = record(t0=PASSED, t1=Result("passed", 2.0, {"power cut": 11.5}), t2=FAILED)
-    assert Record.from_json(kept.to_json()) == kept
-    assert sum('"outcome"' in line for line in kept.to_json().splitlines()) == len(TESTS)
+def test_sequence_and_generation_only_rise() -> None:
+    """Each record raises the sequence; the generation rises when something changed; neither is the kernel's."""
+    before = of(Registration(A, 1, since=5), sequence=7, generation=3)
+    same = successor(before, of(Registration(A, 1), generation=900), PORTS.binds, now=50)
+    assert (same.sequence, same.generation) == (8, 3)
+    assert same.registrations == (Registration(A, 1, since=5),)
+    more = successor(before, of(Registration(A, 1), Registration(B, 2)), PORTS.binds, now=50)
+    assert (more.sequence, more.generation) == (8, 4)
+    assert more.registrations == (Registration(A, 1, since=5), Registration(B, 2, since=50))
 
 
-def test_uncommitted_changes_are_never_the_same_code() -> None:
-    """What was run on changes that nobody can look up is not taken for anything."""
-    changed = "c1" + recording.CHANGED
-    assert not recording.same_code(changed, changed)
-    assert not recording.same_code("c1", changed)
-    assert recording.same_code("c1", "c1")
+def test_since_is_kept_for_as_long_as_it_is_the_same() -> None:
+    """A reservation keeps its time while type, holder and key do; a changed key is a new registration."""
+    held = Reservation(TYPE, A, 1, since=9)
+    before = of(Registration(A, 1, since=9), held=held)
+    after = successor(before, of(Registration(A, 1), held=replace(held, since=0)), PORTS.binds, now=70)
+    assert after.reservation == held
+    after = successor(before, of(Registration(A, 4), held=Reservation(TYPE, A, 4)), PORTS.binds, now=70)
+    assert after.reservation == Reservation(TYPE, A, 4, since=70)
+    assert after.registrations == (Registration(A, 4, since=70),)
 
 
-def test_the_table_has_the_longest_stall_of_each_kind() -> None:
-    """Of several tests that measured the same kind of event the worst one counts, and how many they were."""
-    kept = record(
-        t0=Result("passed", 1.0, {"power cut": 11.5, "planned move": 2.3}),
-        t1=Result("passed", 1.0, {"power cut": 12.25}),
-    )
-    assert stalls.table(kept).splitlines()[2:] == ["| planned move | 2.30 s | 1 |", "| power cut | 12.25 s | 2 |"]
+def test_what_does_not_bind_stays_recorded() -> None:
+    """A stale registration, and what it holds, survive a record of a table that cannot know them."""
+    held = Reservation(TYPE, STRANGER, 3)
+    before = of(Registration(STRANGER, 3), held=held)
+    after = successor(before, of(Registration(A, 1)), PORTS.binds, now=70)
+    assert [each.nexus for each in after.registrations] == [A, STRANGER]
+    assert after.reservation == held
+    taken = Reservation(TYPE, A, 1)
+    after = successor(before, of(Registration(A, 1), held=taken), PORTS.binds, now=70)
+    assert after.reservation == replace(taken, since=70)
 
 
-def test_stalls_are_put_on_record_with_their_test(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test or its tear-down measured is kept, by kind."""
-    monkeypatch.setattr(recording, "code_now", lambda: "c1")
-    pytester.makepyfile("def test_it(record_property): record_property('stall', ('power cut', 1.5))")
-    pytester.inline_run("-p", "tests.recording", "--record", "kept.json", "-p", "no:cacheprovider")
-    (result,) = Record.from_json(pytester.path.joinpath("kept.json").read_text()).tests.values()
-    assert result.stalls == {"power cut": 1.5}
+@pytest.mark.parametrize("isid", [STRANGER.isid, "40000137"])
+def test_who_is_allowed_at_this_moment_is_recorded_once(isid: str) -> None:
+    """The table has it already, and who is allowed was read before: it is not stale besides."""
+    nexus = replace(STRANGER, isid=isid)
+    before = of(Registration(nexus, 3, since=5), Registration(A, 1, since=5))
+    after = successor(before, of(Registration(nexus.told, 3), Registration(A, 1)), PORTS.binds, now=70)
+    assert [each.nexus for each in after.registrations] == [nexus.told, A]
 
 
-LOOKS = """
-import pytest
-pytestmark = pytest.mark.looks_back
-def test_back(): pass
-"""
+def test_what_binds_and_is_not_in_the_table_is_gone() -> None:
+    """The kernel's table is the truth about everybody who can reach it."""
+    before = of(Registration(A, 1), held=Reservation(TYPE, A, 1))
+    after = successor(before, of(), PORTS.binds, now=70)
+    assert (after.registrations, after.reservation) == ((), None)
 
 
-def test_a_second_run_does_what_the_first_left(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failure only its file and what looks back on it run again; when all is well nothing does."""
-    monkeypatch.setattr(recording, "code_now", lambda: "c1")
-    pytester.makeini("[pytest]\nmarkers = looks_back")
-    broken = "import os\ndef test_it(): assert os.path.exists('mended')"
-    pytester.makepyfile(test_good="def test_it(): pass", test_bad=broken, test_look=LOOKS)
-    words = ("-p", "tests.recording", "--record", "kept.json", "-p", "no:cacheprovider")
-    pytester.inline_run(*words).assertoutcome(passed=2, failed=1)
-    pytester.inline_run(*words).assertoutcome(passed=1, failed=1)
-    pytester.path.joinpath("mended").touch()
-    pytester.inline_run(*words).assertoutcome(passed=2)
-    last = pytester.inline_run(*words)
-    last.assertoutcome()
-    assert last.ret == pytest.ExitCode.OK
-    monkeypatch.setattr(recording, "code_now", lambda: "c2")
-    monkeypatch.setattr(recording, "same_code", lambda *_: False)
-    pytester.inline_run(*words).assertoutcome(passed=3)
+@given(states(), states(), st.integers(1, 10**9))
+def test_a_record_says_what_the_table_says(before: ReservationState, table: ReservationState, now: int) -> None:
+    """Where everything binds, what is recorded says exactly what the kernel says."""
+    if before.sequence < 2**32 - 1 and before.generation < 2**32 - 1:
+        after = successor(before, table, lambda _: True, now)
+        assert content(after) == content(table)
+        assert after.sequence == before.sequence + 1
+
+
+def test_differences_are_told() -> None:
+    """Missing and extra registrations, another key and another holder; half an ISID and stale entries are none."""
+    state = of(Registration(A, 1), Registration(B, 2), Registration(STRANGER, 3), held=Reservation(TYPE, A, 1))
+    table = of(Registration(A, 1), Registration(B, 2), held=Reservation(TYPE, A, 1))
+    assert differs(state, table, PORTS) is None
+    assert "1 registrations are missing" in str(differs(state, of(Registration(B, 2)), PORTS))
+    other_key = of(Registration(A, 9), Registration(B, 2), held=Reservation(TYPE, A, 9))
+    assert "not recorded" in str(differs(state, other_key, PORTS))
+    assert "reservation" in str(differs(state, replace(table, reservation=None), PORTS))
+    assert "reservation" in str(differs(state, replace(table, reservation=Reservation(TYPE, B, 2)), PORTS))
+    half, none = (replace(A, isid=isid) for isid in ("00023d00", ""))
+    assert differs(of(Registration(half, 1)), of(Registration(none, 1)), PORTS) is None
+
+
+def test_where_all_hold_the_kernels_own_holder_does_not_matter() -> None:
+    """For the types that all registrants hold, whom the kernel keeps as the holder is its own affair."""
+    kind = ReservationType.WRITE_EXCLUSIVE_ALL_REGISTRANTS
+    both = (Registration(A, 1), Registration(B, 2))
+    assert differs(of(*both, held=Reservation(kind, A, 1)), of(*both, held=Reservation(kind, B, 2)), PORTS) is None
+
+
+@pytest.mark.parametrize("holder", [A, STRANGER])
+def test_where_all_hold_and_nobody_is_here_nothing_is_held_here(holder: Nexus) -> None:
+    """Stale registrants keep no image from being exported, and one that binds is enough to hold for all."""
+    held = Reservation(ReservationType.EXCLUSIVE_ACCESS_ALL_REGISTRANTS, holder, 0)
+    nobody = of(Registration(STRANGER, 3), held=held)
+    assert differs(nobody, of(), PORTS) is None
+    somebody = of(Registration(STRANGER, 3), Registration(B, 2), held=held)
+    assert "reservation" in str(differs(somebody, of(Registration(B, 2)), PORTS))
+    assert differs(somebody, of(Registration(B, 2), held=replace(held, holder=B)), PORTS) is None
+
+
+def test_what_stale_registrants_hold_stays_recorded_until_it_is_released() -> None:
+    """Not in force here, it outlives a record; in force through one that binds, it ends with that one's RELEASE."""
+    held = Reservation(ReservationType.WRITE_EXCLUSIVE_ALL_REGISTRANTS, STRANGER, 0)
+    before = of(Registration(STRANGER, 3), held=held)
+    assert asleep(before, PORTS.binds)
+    assert successor(before, of(), PORTS.binds, now=70).reservation == held
+    assert successor(before, of(Registration(A, 1)), PORTS.binds, now=70).reservation == held
+    before = of(Registration(STRANGER, 3), Registration(A, 1), held=held)
+    assert not asleep(before, PORTS.binds)
+    after = successor(before, of(Registration(A, 1)), PORTS.binds, now=70)
+    assert (len(after.registrations), after.reservation) == (2, None)
+
+
+def test_another_images_device_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is free as soon as the export is gone, and is looked up once more when the device is open."""
+    (tmp_path / "sg1").touch()
+    names = iter([str(tmp_path / "sg1"), str(tmp_path / "sg2")])
+    monkeypatch.setattr(recording, "scsi_generic", lambda _uid: next(names))
+    monkeypatch.setattr(recording, "read_table", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr(recording, "ScsiDevice", lambda path: ScsiDevice(path, lambda *_: None))
+    with pytest.raises(Unavailable, match="sg1 is not image 0123456789abcdef's any more"):
+        recording.read_state("0123456789abcdef", PORTS, (), timeout=1.0)
+
+
+def test_a_missing_text_is_damage() -> None:
+    """A holder's header always has a table: none at all means that somebody took it away."""
+    with pytest.raises(DamagedTable, match="missing"):
+        recorded(None)

@@ -10,6 +10,8 @@ import pytest
 from gateway.errors import KernelRefused
 from gateway.model import Label, Move, NodeRecord, NodeState
 from gateway.placement import MOVES_AT_ONCE, Lately
+from gateway.plan import plan
+from gateway.steps import RequestMove
 from tests.fakes.cluster import FakeStore
 from tests.unit.test_plan import Node, spec_of, world
 
@@ -105,6 +107,41 @@ def test_few_are_on_their_way_at_once() -> None:
             most = max(most, len(store.state.moves))
     assert most == MOVES_AT_ONCE
     assert all(claim.node == nodes[1].name for claim in store.state.claims.values())
+
+
+def test_a_holder_that_does_nothing_blocks_no_other() -> None:
+    """Of two drained nodes one hangs: all images of the other one go, though the first one's come first."""
+    store, _pool, nodes = world(images=24, nodes=3)
+    for node in nodes:
+        node.lately = long_after(nodes)
+    settle(nodes)
+    for node in nodes:
+        node.lately = Lately()
+    hung, drained, taker = nodes
+    ask(store, hung, NodeState.DRAIN)
+    ask(store, drained, NodeState.DRAIN)
+    before = [uid for uid, claim in store.state.claims.items() if claim.node == hung.name]
+    assert len(before) > MOVES_AT_ONCE
+    most = 0
+    for _ in range(40):
+        for node in (drained, taker):
+            node.turn()
+            most = max(most, len(store.state.moves))
+    assert drained.name not in {claim.node for claim in store.state.claims.values()}
+    assert most <= MOVES_AT_ONCE
+    assert before == [uid for uid, claim in store.state.claims.items() if claim.node == hung.name]
+
+
+def test_busy_images_block_none_of_their_own_holder() -> None:
+    """The moves that cannot be asked for, because their images' steps hang, leave their places to others."""
+    store, _pool, nodes = world(images=12, nodes=2)
+    settle(nodes)
+    ask(store, nodes[0], NodeState.DRAIN)
+    uids = [uid for uid, claim in sorted(store.state.claims.items()) if claim.node == nodes[0].name]
+    for hanging in (0, 1, MOVES_AT_ONCE):
+        steps = plan(replace(nodes[0].situation(), busy=frozenset(uids[:hanging]))).images
+        asked = [uid for uid in uids for step in steps.get(uid, ()) if isinstance(step, RequestMove)]
+        assert asked == uids[hanging : hanging + MOVES_AT_ONCE][: len(uids) - hanging]
 
 
 def test_a_lost_network_takes_the_images_elsewhere(cluster: tuple[FakeStore, list[Node]]) -> None:

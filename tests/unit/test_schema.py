@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from gateway import schema
 from gateway.errors import BadInput, NewerSchema
 from gateway.model import (
+    Amendment,
+    AmendmentKind,
     ClusterSettings,
     DeviceAttributes,
     FenceIntent,
@@ -87,6 +89,7 @@ RECORDS = st.builds(
     node=LABELS,
     token=NUMBERS,
     kind=st.sampled_from(["krbd", "rados"]),
+    boot_id=st.one_of(st.just(""), st.uuids().map(str)),
     mod_revision=NUMBERS,
 )
 INTENTS = st.builds(
@@ -96,6 +99,7 @@ INTENTS = st.builds(
     by=LABELS,
     image_uid=UIDS,
     token=NUMBERS,
+    boot_id=st.one_of(st.just(""), st.uuids().map(str)),
 )
 LIVE = st.builds(
     LiveNode,
@@ -142,6 +146,13 @@ def test_fence_round_trip(intent: FenceIntent) -> None:
     assert schema.read_fence(schema.write_fence(intent), "k") == intent
 
 
+def test_a_fence_of_an_earlier_version_is_of_no_known_boot() -> None:
+    """What was written without a boot is read all the same, and stays what it is when it is compared as it stands."""
+    value = b'{"schema":1,"instance":"10.0.0.1:0/7","node":"gw7","by":"gw1","image_uid":"' + b"0" * 16 + b'","token":7}'
+    intent = schema.read_fence(value, "k")
+    assert (intent.boot_id, schema.write_fence(intent)) == ("", value)
+
+
 @given(LIVE)
 def test_live_round_trip(live: LiveNode) -> None:
     """A live node that was written is read back equal, with its key's lease."""
@@ -149,11 +160,14 @@ def test_live_round_trip(live: LiveNode) -> None:
 
 
 def test_small_forms_round_trip() -> None:
-    """Settings, claims, moves and node states that were written are read back equal."""
+    """Settings, claims, moves, amendments and node states that were written are read back equal."""
     assert schema.read_settings(schema.write_settings(SETTINGS), "k") == SETTINGS
     assert schema.read_claim(schema.write_claim(Label("gw1")), "k") == Label("gw1")
     for move in (Move(Label("gw2"), 7), Move(Label("gw2"), 7, "node gw1 is drained")):
         assert schema.read_move(schema.write_move(move), "k", revision=7) == move
+    clear = Amendment(AmendmentKind.CLEAR, "operator root@gw1", "gone", revision=9)
+    for amendment in (clear, Amendment(AmendmentKind.FORGET, "root", "gone", ("iqn.a:b,i,any,iqn.c:d,t,0x1",), 9)):
+        assert schema.read_amendment(schema.write_amendment(amendment), "k", revision=9) == amendment
     for record in (NodeRecord(), *(NodeRecord(state, 50, "disk") for state in NodeState)):
         assert schema.read_node(schema.write_node(record), "k") == record
     members = (Iqn("iqn.1993-08.org.debian:01:a"), Iqn("iqn.1993-08.org.debian:01:b"))

@@ -9,6 +9,7 @@ import pytest
 from gateway.errors import BadSettings
 from gateway.model import Label
 from gateway.settings import DEFAULT_PATH, Settings
+from gateway.store.security import Security
 from gateway.timers import Timers
 
 LEAST = '[etcd]\nendpoints = ["10.0.0.1:2379"]\n'
@@ -62,6 +63,26 @@ def test_everything_can_be_said() -> None:
     assert settings.timers == Timers(lease_ttl=12, turn_period=4.5)
 
 
+def test_how_etcd_is_secured() -> None:
+    """All that secures the way to etcd is taken as it stands; an endpoint then is https://, or says nothing."""
+    settings = parse(
+        """
+        [etcd]
+        endpoints = ["https://10.0.0.1:2379", "etcd-2"]
+        ca_file = "/tls/ca"
+        certificate_file = "/tls/crt"
+        key_file = "/tls/key"
+        user = "gate"
+        password_file = "/tls/password"
+        """
+    )
+    assert settings.etcd.endpoints == ("10.0.0.1:2379", "etcd-2:2379")
+    assert settings.etcd.security == Security(
+        Path("/tls/ca"), Path("/tls/crt"), Path("/tls/key"), "gate", Path("/tls/password")
+    )
+    assert parse(LEAST).etcd.security == Security()
+
+
 def test_the_keyring_follows_the_user() -> None:
     """Another user has another keyring by default."""
     assert parse(LEAST + '[ceph]\nuser = "gate"').ceph.keyring == Path("/etc/ceph/ceph.client.gate.keyring")
@@ -77,10 +98,17 @@ def test_the_keyring_follows_the_user() -> None:
         ("", r"etcd\.endpoints should be a list of strings"),
         ("[etcd]\nendpoints = []", r"etcd\.endpoints should be a list of strings, at least one"),
         ("[etcd]\nendpoints = [1]", r"etcd\.endpoints should be a list of strings"),
-        ("[etcd]\nendpoints = ['https://x:1']", "TLS is not spoken yet"),
+        ("[etcd]\nendpoints = ['https://x:1']", r"for TLS name etcd\.ca_file"),
         ("[etcd]\nendpoints = ['x:99999']", "write HOST:PORT"),
         ("[etcd]\nendpoints = ['x y']", "write HOST:PORT"),
         ("etcd = 5", r"etcd should be a table: write \[etcd\]"),
+        ("[etcd]\nendpoints = ['http://x:1']\nca_file = '/c'", r"with etcd\.ca_file TLS is spoken"),
+        (LEAST + "key_file = '/k'", r"etcd\.certificate_file and etcd\.key_file go together"),
+        (LEAST + "key_file = '/k'\ncertificate_file = '/c'", r"etcd\.certificate_file needs etcd\.ca_file"),
+        (LEAST + "user = 'gate'", r"etcd\.user and etcd\.password_file go together"),
+        (LEAST + "user = ''\npassword_file = '/p'", r"etcd\.user should be a string, found ''"),
+        (LEAST + "password = 'x'", r"unknown key etcd\.password; did you mean etcd\.password_file\?"),
+        (LEAST + "ca_file = 'ca'", r"etcd\.ca_file should be an absolute path"),
         (LEAST + 'prefix = "rbdgate"', "with a slash at both ends"),
         ("node = 5\n" + LEAST, "node should be a string, found 5"),
         ('node = "a b"\n' + LEAST, "is no name for a node"),
@@ -116,3 +144,27 @@ def test_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     with pytest.raises(BadSettings, match="cannot be read"):
         Settings.load(tmp_path / "x", {})
+
+
+def test_where_http_is_answered() -> None:
+    """Anywhere on IPv4 unless an address and a port are named."""
+    assert str(parse(LEAST).http) == "0.0.0.0:9927"
+    assert str(parse(LEAST + '[http]\naddress = "::1"\nport = 80\n').http) == "[::1]:80"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('address = "gw1"', "http.address 'gw1' is no IP address"),
+        ('address = "10.0.0.1:80"', "is no IP address"),
+        ("port = 0", "http.port should be a whole number from 1 to 65535, found 0"),
+        ("port = 65536", "found 65536"),
+        ('port = "9927"', "found '9927'"),
+        ("port = true", "found True"),
+        ("ports = 1", "did you mean http.port?"),
+    ],
+)
+def test_where_http_cannot_be_answered(line: str, words: str) -> None:
+    """What is no address and no port is told off with what is expected."""
+    with pytest.raises(BadSettings, match=words.replace("?", r"\?")):
+        parse(f"{LEAST}[http]\n{line}\n")

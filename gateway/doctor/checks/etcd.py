@@ -1,7 +1,8 @@
-"""Does etcd answer, quickly, from a quorum, with room left, and is there a cluster in it."""
+"""Does etcd answer, quickly, from a quorum, with room left and certificates that last, and is there a cluster in it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -22,6 +23,10 @@ DEFAULT_QUOTA = 2 << 30
 
 FULL = 0.8
 
+_DAY = 86400.0
+SOON = 14 * _DAY
+"""Seconds that are left of a certificate when it should have been renewed."""
+
 
 @dataclass(frozen=True)
 class EndpointFacts:
@@ -32,6 +37,23 @@ class EndpointFacts:
     reads: tuple[float, ...] | Unread
     quota: int | None = None
     fsync_p99: float | None = None
+    certificate_ends: float | None = None
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """This node's certificate: its file, and when it ends (epoch seconds)."""
+
+    file: str
+    ends: float
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What this node may not do and should (prefixes it cannot write), and whether it may read outside of them."""
+
+    refused: tuple[str, ...]
+    outside: bool
 
 
 @dataclass(frozen=True)
@@ -43,19 +65,33 @@ class EtcdFacts:
     alarms: tuple[tuple[int, str], ...] | Unread
     cluster: str | Unread
     call_bound: float
+    certificate: Certificate | Unread | None = None
+    rights: Rights | Unread | None = None
+    now: float = 0.0
 
 
 def check(facts: EtcdFacts) -> Iterator[Finding]:
     """All checks of this subject."""
+    if isinstance(facts.certificate, Unread):
+        yield ETCD.error(
+            f"the files that secure the way to etcd are not right: {facts.certificate.why}",
+            "mend that file; an agent that runs goes on with what it read before, and takes it without a restart",
+        )
+        return
+    if facts.certificate is not None:
+        yield _lasting(f"this node's certificate, {facts.certificate.file},", facts.certificate.ends - facts.now, _OWN)
     for endpoint in facts.endpoints:
         yield _answer(endpoint)
         yield from _reads(endpoint, facts.call_bound)
         yield from _sync(endpoint)
         yield from _room(endpoint)
+        if endpoint.certificate_ends is not None:
+            yield _lasting(f"the certificate of {endpoint.endpoint}", endpoint.certificate_ends - facts.now, _THEIRS)
     yield _quorum(facts)
     yield from _members(facts)
     yield from _leaders(facts)
     yield from _alarms(facts)
+    yield from _rights(facts)
     yield _cluster(facts)
 
 
@@ -71,7 +107,23 @@ def _answer(facts: EndpointFacts) -> Finding:
             f"{facts.endpoint} knows no leader: it can neither read nor write", "see that a majority of members runs"
         )
     role = "the leader" if facts.status.leader_id == facts.status.member_id else "a follower"
-    return ETCD.ok(f"{facts.endpoint} answers: etcd {facts.status.version}, {role}")
+    told = f"{facts.endpoint} answers: etcd {facts.status.version}, {role}"
+    if _ends_leases(facts.status.version):
+        return ETCD.warning(
+            f"{told}; of that version a leader that stood still for longer than the leases may end all of them at once",
+            "run 3.4.29, 3.5.11 or newer",
+        )
+    return ETCD.ok(told)
+
+
+def _ends_leases(version: str) -> bool:
+    """Whether a leader of that version may end leases when it goes on after a stop; what cannot be read may not."""
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if found is None:
+        return False
+    major, minor, patch = map(int, found.groups())
+    mended = {(3, 4): 29, (3, 5): 11}
+    return (major, minor) < (3, 4) or patch < mended.get((major, minor), 0)
 
 
 def _reads(facts: EndpointFacts, bound: float) -> Iterator[Finding]:
@@ -181,6 +233,42 @@ def _alarms(facts: EtcdFacts) -> Iterator[Finding]:
         )
     if not facts.alarms:
         yield ETCD.ok("no alarm is raised")
+
+
+_OWN = "put a new certificate and its key there; agents take them without a restart"
+_THEIRS = "put a new one where etcd's --cert-file and --key-file point; it reads them anew by itself"
+
+
+def _lasting(what: str, left: float, what_to_do: str) -> Finding:
+    if left <= 0:
+        return ETCD.error(f"{what} ended {_days(-left)} ago", what_to_do)
+    if left < SOON:
+        return ETCD.warning(f"{what} ends in {_days(left)}", what_to_do)
+    return ETCD.ok(f"{what} lasts {_days(left)}")
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / _DAY:.0f} days" if seconds >= 2 * _DAY else f"{seconds / 3600:.0f} hours"
+
+
+def _rights(facts: EtcdFacts) -> Iterator[Finding]:
+    if facts.rights is None:
+        return
+    if isinstance(facts.rights, Unread):
+        yield ETCD.unread(facts.rights, "see what is said of the members")
+        return
+    for prefix in facts.rights.refused:
+        yield ETCD.error(
+            f"etcd does not let this node read and write under {prefix}",
+            f"`etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}` for its user's role",
+        )
+    if facts.rights.outside:
+        yield ETCD.warning(
+            "etcd lets this node read keys of others: it asks nobody for a user, or the role is too wide",
+            "give its user the role that README names, and `etcdctl auth enable`",
+        )
+    elif not facts.rights.refused:
+        yield ETCD.ok("etcd lets this node read and write the cluster's keys, and no others")
 
 
 def _cluster(facts: EtcdFacts) -> Finding:

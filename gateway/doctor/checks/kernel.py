@@ -13,8 +13,8 @@ KERNEL = Subject("kernel")
 NEEDED = (5, 18)
 """The first kernel whose addresses carry the mark that tells ours from an administrator's (IFA_PROTO)."""
 
-FOR_RESERVATIONS = ("tcm_loop", "fuse")
-"""Modules that persistent reservations need, and plain serving does not."""
+TRAP = "trap"
+"""What is said of the place where reservations are written if the guard's file system is mounted there."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class KernelFacts:
     """What the kernel says of itself.
 
     `missing` are modules that are not loaded, each with whether it could be; `dbroot` is where target_core_mod
-    writes, None if it is not loaded; `pr_place` the kind of thing at `<dbroot>/pr`: `directory`, `mount` or `nothing`.
+    writes, None if it is not loaded; `pr_place` the kind of thing at `<dbroot>/pr`: TRAP, `mount of ...`, `directory`,
+    `read-only` or `nothing`.
     `aptpl` tells whether a backstore has the attribute `force_pr_aptpl`, None while there is no backstore.
     """
 
@@ -66,11 +67,6 @@ def _modules(facts: KernelFacts) -> Iterator[Finding]:
             yield KERNEL.unread(available, f"load it: `modprobe {name}`")
         elif available:
             yield KERNEL.ok(f"module {name} is not loaded yet; it is there, and the agent loads what it needs")
-        elif name in FOR_RESERVATIONS:
-            yield KERNEL.warning(
-                f"this kernel has no module {name}: persistent reservations need it",
-                "install the distribution's full kernel and its extra modules",
-            )
         else:
             yield KERNEL.error(
                 f"this kernel has no module {name}: nothing can be served",
@@ -117,7 +113,18 @@ def _reservations_place(facts: KernelFacts) -> Finding:
         )
     if facts.pr_place == "read-only":
         return KERNEL.error(f"{place} cannot be written to", f"mount the file system of {place} read-write")
-    return KERNEL.ok(f"reservations have their place, {place} ({facts.pr_place})")
+    if facts.pr_place == TRAP:
+        return KERNEL.ok(f"the guard's file system is on {place}: changes of reservations are caught")
+    if facts.pr_place == "directory":
+        return KERNEL.error(
+            f"the guard's file system is not mounted on {place}: no image that keeps reservations is exported",
+            "see `journalctl -u rbdgate-guard` for the reason; `systemctl start rbdgate-guard` if it does not run",
+        )
+    return KERNEL.error(
+        f"a {facts.pr_place} is on {place}, where the guard's file system should be: no image that keeps reservations"
+        " is exported",
+        f"`umount {place}`; the guard mounts its own within seconds",
+    )
 
 
 def _aptpl(facts: KernelFacts) -> Finding:
@@ -138,7 +145,7 @@ def _fuse(facts: KernelFacts) -> Finding:
         return KERNEL.ok("/dev/fuse is there")
     if "fuse" in facts.missing:
         return KERNEL.ok("/dev/fuse comes with the module fuse")
-    return KERNEL.warning(
-        "/dev/fuse is not there though the module is loaded: persistent reservations need it",
+    return KERNEL.error(
+        "/dev/fuse is not there though the module is loaded: changes of reservations cannot be caught",
         "`mknod /dev/fuse c 10 229`, or mount devtmpfs on /dev",
     )

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gateway.doctor.checks.kernel import FOR_RESERVATIONS, KernelFacts
+from gateway.doctor.checks.kernel import TRAP, KernelFacts
 from gateway.doctor.finding import Unread
 from gateway.doctor.reading.attempts import attempt, succeeds, text_of
 from gateway.doctor.reading.mounts import mounts
 from gateway.lio import configfs
 from gateway.lio.modules import MODULES
 from gateway.lio.names import CORE
+from gateway.reservations.fuse import KIND
 
 _TARGET = Path(configfs.TARGET_ROOT)
 
 
 def read() -> KernelFacts:
     """The kernel as it is now."""
-    required = (*MODULES, *FOR_RESERVATIONS)
     dbroot = attempt("LIO's dbroot", lambda: configfs.read(str(_TARGET / "dbroot")))
     return KernelFacts(
         release=os.uname().release,
-        required=required,
-        missing={name: _available(name) for name in required if not _present(name)},
+        required=MODULES,
+        missing={name: _available(name) for name in MODULES if not _present(name)},
         configfs=os.path.ismount(_TARGET.parent),
         dbroot=dbroot,
         pr_place=attempt("LIO's place for reservations", lambda: _place(dbroot)),
@@ -46,9 +46,9 @@ def _available(module: str) -> bool | Unread:
 def _place(dbroot: str | Unread | None) -> str:
     """What is at `<dbroot>/pr`; what is mounted there is not touched, for it may be a FUSE that does not answer."""
     place = Path(dbroot if isinstance(dbroot, str) else "/etc/target", "pr")
-    mounted = next((mount.kind for mount in mounts() if mount.point == str(place)), None)
-    if mounted is not None:
-        return f"mount of {mounted}"
+    kinds = [mount.kind for mount in mounts() if mount.point == str(place)]
+    if kinds:  # the last one is on top
+        return TRAP if kinds[-1] == KIND else f"mount of {kinds[-1]}"
     if not place.is_dir():
         return "nothing"
     return "read-only" if os.statvfs(place).f_flag & os.ST_RDONLY else "directory"
