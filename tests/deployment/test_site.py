@@ -1,0 +1,79 @@
+"""From three fresh hosts to a running cluster, and again without a change: what `site.yml` does over ssh."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from tests.deployment.controller import Play
+from tests.deployment.operator import PLAYED_WITHIN, told
+from tests.deployment.stage import POOL, Site
+from tests.lab.making import ceph_of
+
+pytestmark = pytest.mark.full  # takes half an hour
+
+GATEWAYS = ("gw1", "gw2", "gw3")
+
+
+@pytest.mark.timeout(1800)
+def test_check_mode_tells_what_would_be_done(site: Site, foreseen: Play) -> None:
+    """On fresh hosts check mode ends well, shows files as differences, and installs nothing."""
+    assert foreseen.status == 0, told(foreseen)
+    assert "+ETCD_CLIENT_CERT_AUTH=true" in foreseen.output
+    assert '+node = "gw1"' in foreseen.output
+    for gateway in GATEWAYS:
+        assert site.lab.exec(gateway, "ls", "/opt/rbdgate", "/etc/default/etcd", check=False).returncode != 0
+
+
+@pytest.mark.timeout(1800)
+def test_three_fresh_hosts_become_a_cluster(site: Site, first: Play) -> None:
+    """After one run every gateway is live, and the doctor finds no error and no warning on any of them.
+
+    But that etcd is slow (what takes milliseconds elsewhere takes a tenth of a second on these nodes) and Debian 12's.
+    """
+    assert first.status == 0, told(first)
+    assert {node["name"] for node in site.rbdgate("node", "list") if node["live"]} == set(GATEWAYS)
+    for gateway in GATEWAYS:
+        found = json.loads(site.lab.exec(gateway, "rbdgate", "doctor", "--json", timeout=120, check=False).stdout)
+        wrong = [each for each in found["findings"] if each["severity"] != "ok"]
+        assert [each for each in wrong if not re.search(" takes |may end all of them at once", each["text"])] == []
+
+
+@pytest.mark.timeout(1800)
+def test_a_second_run_changes_nothing(site: Site, first: Play) -> None:
+    """What is as the inventory says is left as it is, on every host."""
+    again = site.controller.play("site", within=PLAYED_WITHIN)
+    assert again.status == 0, told(again)
+    assert again.changed == {}, told(again)
+
+
+def test_no_secret_is_told(site: Site, foreseen: Play, first: Play) -> None:
+    """Neither output nor difference has the password or the cephx key, and no file with them is for others to read."""
+    (key,) = ceph_of(site.lab.places).commands({"prefix": "auth print-key", "entity": "client.rbdgate"})
+    for secret in (site.secret, key.strip()):
+        assert secret not in foreseen.output + first.output
+        find = f"grep -rlF --exclude-dir=proc --exclude-dir=sys {secret} /etc /var/lib /opt /run | xargs -r stat -c %a"
+        for gateway in GATEWAYS:
+            modes = site.lab.exec(gateway, "sh", "-c", find, timeout=120).stdout.split()
+            assert set(modes) <= {"600"}, find
+
+
+def test_the_rights_are_the_least(site: Site, first: Play) -> None:
+    """The cephx user has exactly the caps that README names, and etcd lets the gateways' user read nothing else."""
+    said = ceph_of(site.lab.places).commands({"prefix": "auth get", "entity": "client.rbdgate", "format": "json"})[0]
+    assert json.loads(said)[0]["caps"] == {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}"}
+    for prefix, allowed in (("/rbdgate/default/", True), ("/rbdgate/default.events/", True), ("/rbdgate/", False)):
+        assert (_etcdctl(site, "get", prefix, "--prefix", "--keys-only").returncode == 0) is allowed, prefix
+
+
+def _etcdctl(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    """`etcdctl` on the first gateway with what a gateway has: its certificate and its password."""
+    tls = "/etc/rbdgate/etcd"
+    script = f'ETCDCTL_USER="rbdgate:$(cat {tls}/password)" exec etcdctl "$@"'
+    options = (f"--cacert={tls}/ca.crt", f"--cert={tls}/client.crt", f"--key={tls}/client.key")
+    return site.lab.exec(
+        "gw1", "sh", "-c", script, "sh", "--endpoints=https://10.77.0.101:2379", *options, *words, check=False
+    )

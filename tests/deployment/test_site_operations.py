@@ -1,0 +1,120 @@
+"""What is done with a running cluster under a writer: log in, rotate certificates, remove and add a node, uninstall."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.deployment import operator
+from tests.deployment.controller import Play
+from tests.deployment.operator import IMAGE, PLAYED_WITHIN, Disk, image, sessions, told, wait_served, writer
+from tests.deployment.stage import Site
+from tests.lab_product.waiting import until
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(3000)]
+
+LEAVING = "gw3"
+
+
+@pytest.fixture(scope="module")
+def disk(site: Site, first: Play) -> Disk:
+    """A cluster as `site.yml` makes it, and a disk of it on a host that the role `initiator` prepared."""
+    assert first.status == 0, told(first)
+    return operator.log_in(site, operator.create(site))
+
+
+def test_a_prepared_initiator_logs_in_with_chap_and_writes(site: Site, disk: Disk) -> None:
+    """It has every path, as README recommends, keeps every acknowledged write, and a second run changes nothing."""
+    with writer(site, disk):
+        again = site.controller.play("site", "--limit", "initiators", within=PLAYED_WITHIN)
+    assert (again.status, again.changed) == (0, {}), told(again)
+    shown = site.lab.exec(operator.INITIATOR, "multipath", "-ll").stdout
+    assert "features='1 queue_if_no_path'" in shown
+    assert shown.count("active ready running") == 2
+
+
+def test_certificates_are_rotated_without_a_touch(site: Site, disk: Disk) -> None:
+    """Every member and gateway has a new certificate, agents have taken theirs, no session or process was renewed."""
+    units = ("rbdgate-agent", "rbdgate-guard", "etcd")
+    before, processes = sessions(site), daemons(site, *units)
+    serials = certificates(site)
+    with writer(site, disk):
+        play = site.controller.play("rotate_certificates", within=PLAYED_WITHIN)
+        assert play.status == 0, told(play)
+    assert all(new != old for new, old in zip(certificates(site), serials, strict=True))
+    assert (sessions(site), daemons(site, *units)) == (before, processes)
+    for gateway in ("gw1", "gw2", "gw3"):
+        until(f"{gateway} took its certificate", partial(has_taken, site, gateway), within=30)
+        assert site.lab.exec(gateway, "rbdgate", "doctor", "--only", "etcd", timeout=120, check=False).returncode == 0
+
+
+def test_the_authority_is_rotated_without_a_touch(site: Site, disk: Disk) -> None:
+    """Everybody trusts the new one alone, agents go on as they were, and no session was renewed."""
+    before, agents = sessions(site), daemons(site, "rbdgate-agent", "rbdgate-guard")
+    issuer = ("openssl", "x509", "-noout", "-issuer", "-in", "/etc/rbdgate/etcd/client.crt")
+    former = site.lab.exec("gw2", *issuer).stdout
+    with writer(site, disk):
+        play = site.controller.play("rotate_authority", within=PLAYED_WITHIN)
+        assert play.status == 0, told(play)
+    assert site.lab.exec("gw2", *issuer).stdout != former
+    assert (sessions(site), daemons(site, "rbdgate-agent", "rbdgate-guard")) == (before, agents)
+    for gateway in ("gw1", "gw2", "gw3"):
+        assert site.lab.exec(gateway, "grep", "-c", "BEGIN CERTIFICATE", "/etc/rbdgate/etcd/ca.crt").stdout == "1\n"
+        assert site.lab.exec(gateway, "rbdgate", "doctor", "--only", "etcd", timeout=120, check=False).returncode == 0
+
+
+def test_a_node_is_removed_and_added_again(site: Site, disk: Disk) -> None:
+    """It gives its image away first; afterwards nothing of rbdgate is on it, and it can come back."""
+    if image(site)["holder"] != LEAVING:
+        site.rbdgate("image", "move", IMAGE, "--to", LEAVING)
+    with writer(site, disk):
+        play = site.controller.play("remove_node", within=PLAYED_WITHIN, node=LEAVING)
+        assert play.status == 0, told(play)
+    assert wait_served(site)["holder"] != LEAVING
+    assert LEAVING not in {node["name"] for node in site.rbdgate("node", "list")}
+    left = site.lab.exec(LEAVING, "sh", "-c", "ls -d /opt/rbdgate /etc/rbdgate/*; systemctl list-unit-files rbdgate-a*")
+    assert "rbdgate.toml" not in left.stdout
+    assert "rbdgate-agent.service" not in left.stdout
+    with writer(site, disk):
+        play = site.controller.play("add_node", within=PLAYED_WITHIN, node=LEAVING)
+        assert play.status == 0, told(play)
+        site.rbdgate("image", "move", IMAGE, "--to", LEAVING)
+    assert wait_served(site)["holder"] == LEAVING
+
+
+def test_uninstall_refuses_while_an_image_is_served_and_then_leaves_nothing(site: Site, disk: Disk) -> None:
+    """Nothing happens unless it is confirmed and no image is served; then nothing of rbdgate is on any gateway."""
+    for confirm in ("", "uninstall"):
+        play = site.controller.play("uninstall", within=PLAYED_WITHIN, confirm=confirm)
+        assert play.status != 0
+        assert "Nothing was changed" in play.output
+    assert wait_served(site)["state"] == "serving"
+    site.rbdgate("image", "stop", IMAGE)
+    play = site.controller.play("uninstall", within=PLAYED_WITHIN, confirm="uninstall", with_etcd=True)
+    assert play.status == 0, told(play)
+    for gateway in ("gw1", "gw2", "gw3"):
+        found = site.lab.exec(
+            gateway, "sh", "-c", "ls -d /opt/rbdgate /etc/rbdgate/rbdgate.toml /var/lib/etcd/default 2>/dev/null"
+        )
+        assert found.stdout == ""
+        assert site.lab.exec(gateway, "sh", "-c", "ls /sys/bus/rbd/devices").stdout == ""
+
+
+def daemons(site: Site, *units: str) -> list[str]:
+    """The pids of these units' processes on every gateway."""
+    show = ("systemctl", "show", "--property=MainPID", "--value", *units)
+    return [site.lab.exec(gateway, *show).stdout for gateway in ("gw1", "gw2", "gw3")]
+
+
+def certificates(site: Site) -> list[str]:
+    """The serial numbers of every member's and every gateway's certificate."""
+    files = ("/etc/rbdgate-etcd/member.crt", "/etc/rbdgate/etcd/client.crt")
+    show = ("openssl", "x509", "-noout", "-serial", "-in")
+    return [site.lab.exec(gateway, *show, file).stdout for gateway in ("gw1", "gw2", "gw3") for file in files]
+
+
+def has_taken(site: Site, gateway: str) -> bool:
+    """Whether the agent has said that it took a renewed certificate."""
+    said = site.lab.exec(gateway, "journalctl", "-u", "rbdgate-agent", "--no-pager", "--output=cat").stdout
+    return "etcd certificate renewed" in said

@@ -1,0 +1,86 @@
+"""From the previous version to this one, node by node, under a writer, and with a host that goes down on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.deployment import operator
+from tests.deployment.controller import Incident
+from tests.deployment.operator import PLAYED_WITHIN, Disk, image, sessions, told, wait_served, writer
+from tests.deployment.stage import Site, previous
+from tests.lab.layout import ETCD_ADDRESSES
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(3600)]
+
+PREVIOUS, NEXT, LAST = "0.0.1", "0.1.1.dev1", "0.1.1.dev2"
+GATEWAYS = ("gw1", "gw2", "gw3")
+DYING = "gw2"
+SECOND = 2  # each node's turn prints the play's name once
+
+
+@pytest.fixture(scope="module")
+def disk(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Disk:
+    """A cluster of the previous version on an etcd that was there before and speaks no TLS, as that version does.
+
+    Its hosts may have had another cluster, which was uninstalled.
+    """
+    source: Path = previous(tmp_path_factory.mktemp("previous") / "source")
+    site.offer(PREVIOUS, source)
+    site.offer(NEXT)
+    site.offer(LAST)
+    site.furnish(
+        gateway_version=PREVIOUS,
+        gateway_etcd_endpoints=[f"http://{address}:2379" for address in ETCD_ADDRESSES],
+        gateway_etcd_tls=False,
+        gateway_etcd_password="",
+    )
+    play = site.controller.play("site", "--limit", "gateways", within=PLAYED_WITHIN)
+    assert play.status == 0, told(play)
+    return operator.log_in(site, operator.create(site))
+
+
+def versions(site: Site) -> list[str]:
+    """What each gateway's agent says that it runs, in the gateways' order."""
+    nodes = {node["name"]: node["version"] for node in site.rbdgate("node", "list")}
+    return [nodes[gateway] for gateway in GATEWAYS]
+
+
+def test_site_leaves_another_version_alone(site: Site, disk: Disk) -> None:
+    """A changed version is not installed everywhere at once: `site.yml` refuses and names the playbook."""
+    play = site.controller.play("site", "--limit", "gateways", within=PLAYED_WITHIN, gateway_version=NEXT)
+    assert play.status != 0
+    assert "run the playbook rbdgate.gateways.upgrade" in play.output.replace("\n", " ")
+    assert versions(site) == [PREVIOUS] * 3
+
+
+def test_an_upgrade_touches_no_session(site: Site, disk: Disk) -> None:
+    """Under the writer every gateway gets the new version, one at a time, and no initiator notices."""
+    before = sessions(site)
+    with writer(site, disk):
+        play = site.controller.play("upgrade", within=PLAYED_WITHIN * 2, gateway_version=NEXT)
+        assert play.status == 0, told(play)
+    assert versions(site) == [NEXT] * 3
+    assert sessions(site) == before
+
+
+def test_an_upgrade_stops_at_a_host_that_is_down(site: Site, disk: Disk) -> None:
+    """A host that goes down when its turn comes stops the playbook, which says where; it can be run again."""
+    if image(site)["holder"] == DYING:
+        site.rbdgate("image", "move", operator.IMAGE, "--to", GATEWAYS[0])
+    with writer(site, disk):
+        play = site.controller.play(
+            "upgrade",
+            within=PLAYED_WITHIN * 2,
+            at=Incident("PLAY [Upgrade the gateways", SECOND, lambda: site.lab.crash(DYING)),
+            gateway_version=LAST,
+        )
+    assert play.status != 0
+    assert f"The upgrade stops at {DYING}. Upgraded before it: gw1. Left as they were: gw3." in play.output
+    site.lab.boot(DYING)
+    assert versions(site) == [LAST, NEXT, NEXT]
+    play = site.controller.play("upgrade", within=PLAYED_WITHIN * 2, gateway_version=LAST)
+    assert play.status == 0, told(play)
+    assert versions(site) == [LAST] * 3
+    assert wait_served(site)["state"] == "serving"
