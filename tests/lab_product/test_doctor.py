@@ -89,7 +89,7 @@ def test_a_keyring_that_others_may_read(scene: Scene, disk: Disk) -> None:
 def followers(scene: Scene) -> str:
     """What the doctor says of the members that do not lead: with the leader gone the others would know none."""
     told = [one["text"] for one in findings(scene, scene.front, "--only", "etcd")[1]]
-    return "\n".join(text for text in told if text.endswith("a follower"))
+    return "\n".join(text for text in told if ", a follower" in text)
 
 
 def test_a_stopped_member_of_etcd(scene: Scene, disk: Disk) -> None:
