@@ -98,6 +98,8 @@ def _next_of_image(image: ImageStatus, told: str) -> str:
             return f"`rbdgate image delete {image.name}` finishes it"
         case ImageState.UNCLAIMED:
             return f"`rbdgate node list`; {told}"
+        case ImageState.STARTING:
+            return f"wait some seconds: it is being taken up; if that lasts, `rbdgate doctor` on {image.holder}; {told}"
         case ImageState.BROKEN:
             return "`rbdgate doctor`; its key in etcd must be mended, or restored from a backup"
     return f"`rbdgate doctor` on {image.holder}; {told}"
@@ -116,7 +118,7 @@ def _nodes(settings: ClusterSettings, nodes: Sequence[NodeStatus], events: Seque
 def _node(settings: ClusterSettings, node: NodeStatus, events: Sequence[Event]) -> Iterator[Trouble]:
     if not node.live:
         since = _last(events, _DIED, node.name)
-        look = f"on {node.name}: `journalctl -u rbdgate-agent -p warning`"
+        look = "its power, its network, then `rbdgate doctor` there"
         look += f"; gone for good: `rbdgate node remove {node.name}`"
         gravity = Gravity.AT_RISK if node.state is NodeState.ACTIVE else Gravity.NOTICE
         yield Trouble(gravity, node.name, "is not live", since, node.reason, look)

@@ -110,6 +110,7 @@ def draw(history: History, doings: Sequence[Doing] = DOINGS) -> Figure:
             textcoords="offset points",
             color=MARK,
             va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},  # over the next mark's line
         )
     return figure
 

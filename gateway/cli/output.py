@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gateway.cli.values import show_size
-from gateway.errors import RbdgateError
+from gateway.errors import RbdgateError, StoreUnavailable
 from gateway.model import USUAL_WEIGHT
 from gateway.report import ImageStatus, NodeStatus
 
@@ -108,8 +108,13 @@ def as_json(value: Any) -> str:  # noqa: ANN401 - whatever JSON can say
 
 
 def report_error(error: RbdgateError, *, json_too: bool) -> None:
-    """One line on standard error; with `--json` the same as an object on standard output, for scripts."""
+    """One line on standard error; with `--json` the same as an object on standard output, for scripts.
+
+    What the store's own message cannot know is said here: what becomes of what is served, and where to look next.
+    """
     message = " ".join(str(error).split())
+    if isinstance(error, StoreUnavailable):
+        message += "; what is served goes on while its tenure lasts; `rbdgate doctor --only etcd` tells why"
     print(f"rbdgate: {message}", file=sys.stderr)
     if json_too:
         print(as_json({"error": {"kind": type(error).__name__, "message": message}}))

@@ -21,7 +21,7 @@ from gateway.cli import main as program
 from gateway.cli.output import ProgressLine, report_error
 from gateway.cli.session import Session
 from gateway.cli.values import parse_named_address, parse_size, parse_tagged_address, show_size
-from gateway.errors import BadInput
+from gateway.errors import BadInput, StoreUnavailable
 from gateway.lio.logins import Session as Login
 from gateway.model import ImageName, Iqn, Label
 from gateway.store.values import Put
@@ -319,6 +319,14 @@ def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """However long a message is, it is one line."""
     report_error(BadInput("one\ntwo   three"), json_too=False)
     assert capsys.readouterr().err == "rbdgate: one two three\n"
+
+
+def test_without_etcd_the_next_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever hears that etcd does not answer hears what becomes of the images, and who knows more."""
+    report_error(StoreUnavailable("no etcd member answered"), json_too=True)
+    told = capsys.readouterr()
+    for text in (told.err, json.loads(told.out)["error"]["message"]):
+        assert "served goes on while its tenure lasts; `rbdgate doctor --only etcd`" in text
 
 
 @pytest.mark.parametrize(

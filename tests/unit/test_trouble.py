@@ -122,7 +122,7 @@ def test_a_night() -> None:
                     -> bring another one back: gw2
         AT RISK     gw2: is not live, since 2026-11-22 04:04:05+01:00 (2 h 3 min ago)
                     its lease has run out: the agent, the machine or its way to etcd is down
-                    -> on gw2: `journalctl -u rbdgate-agent -p warning`; gone for good: `rbdgate node remove gw2`
+                    -> its power, its network, then `rbdgate doctor` there; gone for good: `rbdgate node remove gw2`
         AT RISK     gw1: storage-2 is not up there, since 2026-11-22 05:00:00+01:00 (1 h 7 min ago)
                     images go to nodes that have it, and their paths on it are down here
                     -> `rbdgate doctor` on gw1
