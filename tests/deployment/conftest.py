@@ -23,21 +23,16 @@ def site() -> Iterator[Site]:
     lab = Lab(given or NAME, print)
     lab.down()
     try:
-        yield open_site(lab, fresh.up(lab, gateways=3, initiators=1))
+        site = open_site(lab, fresh.up(lab, gateways=3, initiators=1))
+        site.offer(VERSION)
+        site.furnish(gateway_version=VERSION)
+        yield site
     finally:
         if not given:
             lab.down()
 
 
 @pytest.fixture(scope="session")
-def foreseen(site: Site) -> Play:
-    """The check mode's word on hosts that nothing was installed on."""
-    site.offer(VERSION)
-    site.furnish(gateway_version=VERSION)
-    return site.controller.play("site", "--check", "--diff", within=PLAYED_WITHIN)
-
-
-@pytest.fixture(scope="session")
-def first(site: Site, foreseen: Play) -> Play:
+def first(site: Site) -> Play:
     """The first run of `site.yml`."""
     return site.controller.play("site", within=PLAYED_WITHIN)

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -107,10 +107,12 @@ class Incident:
 
 @dataclass(frozen=True)
 class Controller:
-    """A machine that runs playbooks: its directory, with collection and inventory, and words before each command."""
+    """A machine that runs playbooks: its directory, with collection and inventory, words before each command, and all
+    that it has played."""
 
     home: Path
     enter: tuple[str, ...]
+    played: list[Play] = field(default_factory=list)
 
     @property
     def inventory(self) -> Path:
@@ -152,7 +154,8 @@ class Controller:
                     seen += 1
                     if seen == at.count:
                         at.act()
-        return Play(running.returncode, "".join(lines))
+        self.played.append(Play(running.returncode, "".join(lines)))
+        return self.played[-1]
 
     def _environment(self) -> Mapping[str, str]:
         return surroundings(self.home) | {"ANSIBLE_CONFIG": str(self.inventory / "ansible.cfg")}

@@ -23,6 +23,7 @@ POOL = "vm"
 
 ADMIN = "ceph-admin"
 EXAMPLE = COLLECTION / "examples"
+DASHBOARDS = "/var/lib/dashboards"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class Site:
             "etcd_firewall_sources": [],
             "gateway_ntp_servers": [SERVER],
             "gateway_metrics_sources": [],
+            "monitoring_scrape_interval": "5s",
+            "monitoring_grafana_dashboards": DASHBOARDS,
+            # Grafana is not to be had here, so its directories are not there.
+            "monitoring_grafana_provisioning": f"{DASHBOARDS}/provisioning.yml",
             "ceph_client_admin_host": ADMIN,
             "ceph_client_admin_command": ["ceph", "-c", str(ceph.conf), "--keyring", str(ceph.admin_keyring)],
             "ceph_client_pools": [{"name": POOL, "pg_num": 8, "rule": "only-0"}],
@@ -113,6 +118,8 @@ class Site:
         groups: dict[str, object] = {
             "gateways": {"hosts": {node.name: _gateway(node) for node in gateways}},
             "etcd": {"hosts": {node.name: {} for node in gateways[:3]}},
+            # Initiators do not reach the metrics' network.
+            "monitoring": {"hosts": {gateways[0].name: {}}},
             "initiators": {"hosts": {node.name: {"ansible_host": node.control} for node in initiators}},
         }
         local = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}

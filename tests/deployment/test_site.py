@@ -8,19 +8,23 @@ import subprocess
 
 import pytest
 
-from tests.deployment.controller import Play
+from tests.deployment.controller import ROOT, Play
 from tests.deployment.operator import PLAYED_WITHIN, told
-from tests.deployment.stage import POOL, Site
+from tests.deployment.stage import DASHBOARDS, POOL, Site
 from tests.lab.making import ceph_of
+from tests.lab_product.waiting import until
 
-pytestmark = pytest.mark.full  # takes half an hour
+pytestmark = pytest.mark.site
 
 GATEWAYS = ("gw1", "gw2", "gw3")
+WATCHER = "gw1"
 
 
+@pytest.mark.full
 @pytest.mark.timeout(1800)
-def test_check_mode_tells_what_would_be_done(site: Site, foreseen: Play) -> None:
+def test_check_mode_tells_what_would_be_done(site: Site) -> None:
     """On fresh hosts check mode ends well, shows files as differences, and installs nothing."""
+    foreseen = site.controller.play("site", "--check", "--diff", within=PLAYED_WITHIN)
     assert foreseen.status == 0, told(foreseen)
     assert "+ETCD_CLIENT_CERT_AUTH=true" in foreseen.output
     assert '+node = "gw1"' in foreseen.output
@@ -50,11 +54,25 @@ def test_a_second_run_changes_nothing(site: Site, first: Play) -> None:
     assert again.changed == {}, told(again)
 
 
-def test_no_secret_is_told(site: Site, foreseen: Play, first: Play) -> None:
-    """Neither output nor difference has the password or the cephx key, and no file with them is for others to read."""
+def test_prometheus_asks_every_gateway(site: Site, first: Play) -> None:
+    """Where the role `monitoring` put it, each answers it, it judges by our rules, and Grafana has its files."""
+    query = ("promtool", "query", "instant", "http://127.0.0.1:9090")
+
+    def answering() -> bool:
+        return site.lab.exec(WATCHER, *query, 'up{job="rbdgate"} == 1').stdout.count("=> 1 @") == len(GATEWAYS)
+
+    until("every gateway answers Prometheus", answering, within=60)
+    judged = site.lab.exec(WATCHER, *query, 'prometheus_rule_group_rules{rule_group=~".*rbdgate.*"}').stdout
+    assert judged.strip()
+    shipped = {file.name for file in (ROOT / "agent/monitoring/dashboards").glob("*.json")}
+    assert shipped <= set(site.lab.exec(WATCHER, "ls", DASHBOARDS).stdout.split())
+
+
+def test_no_secret_is_told(site: Site, first: Play) -> None:
+    """No play's output has the password or the cephx key, and no file with them is for others to read."""
     (key,) = ceph_of(site.lab.places).commands({"prefix": "auth print-key", "entity": "client.rbdgate"})
     for secret in (site.secret, key.strip()):
-        assert secret not in foreseen.output + first.output
+        assert [play for play in site.controller.played if secret in play.output] == []
         find = f"grep -rlF --exclude-dir=proc --exclude-dir=sys {secret} /etc /var/lib /opt /run | xargs -r stat -c %a"
         for gateway in GATEWAYS:
             modes = site.lab.exec(gateway, "sh", "-c", find, timeout=120).stdout.split()
