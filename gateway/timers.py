@@ -70,8 +70,11 @@ class Timers:
     """How long a writer waits for the lock on configfs before it calls its holder stuck."""
     rados_operation: float = 10.0
     """librados' own time-out of one operation on an image's header or on the monitors."""
-    reservation_hold: float = 3.0
-    """How long a PR OUT may wait until it is recorded; then its image is cut and exported anew."""
+    reservation_hold: float = 3.5
+    """How long a PR OUT may wait until it is recorded; then its image is cut and exported anew.
+
+    TCP sends what was lost again after 0.2, 0.6, 1.4 and 3.0 s: a way to Ceph that was cut for 2 s is heard of again at 3.
+    """
     osd_request_timeout: float = 45.0
     """krbd's bound on one request: bounds a withdrawal; it stays above OSD failure detection and peering (30 s)."""
     turn_period: float = 5.0
