@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from agent.monitoring.readiness import Live
+from agent.monitoring.sights import STALE
 
 _TEXT, _JSON = "text/plain; charset=utf-8", "application/json"
 
@@ -55,9 +56,9 @@ class Pages:
         return _json(status, {"ready": not wrong, "wrong": wrong, "parts": {p: not r for p, r in parts.items()}})
 
     def _status(self) -> Page:
-        cluster = self._live.board.cluster
-        if cluster is None:
-            return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": {"kind": "Unavailable", "message": "not read yet"}})
+        cluster, unread = self._live.board.cluster, self._live.unread(STALE)
+        if cluster is None or unread:
+            return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": {"kind": "Unavailable", "message": unread}})
         return _json(HTTPStatus.OK, cluster.watchful.as_dict())
 
 

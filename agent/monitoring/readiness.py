@@ -31,13 +31,24 @@ class Live:
 
     def hung(self) -> str:
         """Why the agent counts as hung; empty if it does not."""
-        last = self.board.turned
-        silent = self.clock() - (self.started if last is None else last)
+        silent = self._silent()
         return "" if silent < TURNS else f"the cycle has not turned for {silent:.0f} s"
+
+    def unread(self, bound: float) -> str:
+        """Why what was last read of etcd is not its present state after so many seconds; empty if it still counts."""
+        cluster = self.board.cluster
+        if cluster is None:
+            return "etcd was not read yet"
+        age, silent = self.clock() - cluster.at, self._silent()
+        if age < bound:
+            return ""
+        if silent >= bound:
+            return f"the cycle has not turned for {silent:.0f} s: whether etcd answers is not known"
+        return f"etcd was last read {age:.0f} s ago"
 
     def missing(self) -> Mapping[str, str]:
         """Each part that serving needs, with what is wrong with it; empty if nothing is."""
-        return {"lease": self._lease(), "etcd": self._etcd(), "storage": self._storage(), "guard": self._guard()}
+        return {"lease": self._lease(), "etcd": self.unread(READ), "storage": self._storage(), "guard": self._guard()}
 
     def _lease(self) -> str:
         tenure = self.tenure()
@@ -45,12 +56,10 @@ class Live:
             return "this gateway has no lease"
         return "" if tenure.runs(self.clock()) else "its tenure is over: etcd has not confirmed its lease in time"
 
-    def _etcd(self) -> str:
-        cluster = self.board.cluster
-        if cluster is None:
-            return "etcd was not read yet"
-        age = self.clock() - cluster.at
-        return "" if age < READ else f"etcd was last read {age:.0f} s ago"
+    def _silent(self) -> float:
+        """For how many seconds no turn has ended."""
+        last = self.board.turned
+        return self.clock() - (self.started if last is None else last)
 
     def _storage(self) -> str:
         if not self.connected():

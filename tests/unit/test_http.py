@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -20,9 +21,16 @@ from agent.monitoring import server as serving
 from agent.monitoring.pages import Page
 from agent.monitoring.readiness import READ, TURNS
 from agent.monitoring.server import LARGEST, MOST, PATIENCE, Server
+from agent.monitoring.sights import STALE
+from gateway.cli import main as program
+from gateway.cli.session import Session
+from gateway.model import Label
 from gateway.settings import HttpSettings
+from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
+from tests.fakes.operation import operation
 from tests.fakes.scraped import Scraped
+from tests.unit.test_narrator import set_link
 from tests.unit.test_plan import NETWORKS, spec_of
 
 HERE = HttpSettings(ipaddress.IPv4Address("127.0.0.1"), 0)
@@ -125,6 +133,43 @@ def test_status_before_anything_was_read_is_unknown(scraped: Scraped) -> None:
     scraped.live.board.cluster = None
     page = scraped.pages.page("/status")
     assert (page.status, "images" in json.loads(page.body)) == (HTTPStatus.SERVICE_UNAVAILABLE, False)
+    assert json.loads(page.body)["error"]["message"] == "etcd was not read yet"
+
+
+def test_status_of_long_ago_is_unknown(scraped: Scraped) -> None:
+    """With etcd away for long the last state is not told as the present one; when it was read is."""
+    scraped.member.cluster.etcd.down = True
+    scraped.member.ahead += STALE - 1
+    assert scraped.pages.page("/status").status is HTTPStatus.OK
+    scraped.member.ahead += 86400
+    scraped.member.turn()
+    page = scraped.pages.page("/status")
+    document = json.loads(page.body)
+    assert (page.status, list(document)) == (HTTPStatus.SERVICE_UNAVAILABLE, ["error"])
+    assert re.fullmatch(r"etcd was last read 864\d\d s ago", document["error"]["message"])
+
+
+def test_status_is_what_the_command_prints(scraped: Scraped, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a network down, to the letter, so that what reads the one can read the other."""
+    member = scraped.member
+    set_link(member, 0, up=False)
+    member.settle()
+    member.ahead += Timers().link_down
+    member.settle()
+    made, _ = operation(), capsys.readouterr()
+    session = Session(member.cluster.store, made.ceph, made.patience(), Label("gw1"), print)
+    assert program.run(["status", "--json"], lambda _arguments, _progress: nullcontext(session)) == 0
+    printed = capsys.readouterr().out
+    assert {trouble["about"] for trouble in json.loads(printed)["troubles"]} == {"gw1", str(spec_of(1).name)}
+    assert scraped.pages.page("/status").body.decode() == printed
+
+
+def test_a_cycle_that_hangs_is_not_blamed_on_etcd(scraped: Scraped) -> None:
+    """Nobody asked etcd meanwhile, so whether it answers is not known."""
+    scraped.member.ahead += STALE
+    for page, reason in (("/readyz", ("wrong", "etcd")), ("/status", ("error", "message"))):
+        document = json.loads(scraped.pages.page(page).body)
+        assert "the cycle has not turned for 30 s" in document[reason[0]][reason[1]]
 
 
 def quick(_path: str, _accept: str) -> Page:
