@@ -42,7 +42,7 @@ class Monitor:
 
     def __init__(self, clock: Callable[[], float] = boottime, wall: Callable[[], float] = wall_clock) -> None:
         self._clock, self._wall = clock, wall
-        self.counts, self.board = Counts(), Board()
+        self.counts, self.board = Counts(), Board(succeeded_wall=wall())
         self.started = clock()
         self._lock = threading.Lock()
         self._kinds: dict[str, Kind] = {}
@@ -74,6 +74,8 @@ class Monitor:
         """A turn ended."""
         self.counts.turned(outcome, seconds)
         self.board.turned, self.board.turned_wall = self._clock(), self._wall()
+        if outcome is not Outcome.FAILED:
+            self.board.went = self.board.turned
         if outcome is Outcome.DONE:
             self.board.succeeded_wall = self._wall()
         elif outcome is Outcome.NOT_SERVING:

@@ -14,7 +14,8 @@ TURNS = 60.0
 """After how many seconds without a turn the agent counts as hung: its unit's `WatchdogSec=`."""
 
 READ = 15.0
-"""After how many seconds without everything read etcd counts as not answering: three turns that nothing woke."""
+"""After how many seconds without a turn that did not fail the cycle counts as failing, and without everything read
+etcd as not answering: three turns that nothing woke."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,20 @@ class Live:
 
     def missing(self) -> Mapping[str, str]:
         """Each part that serving needs, with what is wrong with it; empty if nothing is."""
-        return {"lease": self._lease(), "etcd": self.unread(READ), "storage": self._storage(), "guard": self._guard()}
+        return {
+            "cycle": self._cycle(),
+            "lease": self._lease(),
+            "etcd": self.unread(READ),
+            "storage": self._storage(),
+            "guard": self._guard(),
+        }
+
+    def _cycle(self) -> str:
+        silent, last = self._silent(), self.board.went
+        failing = self.clock() - (self.started if last is None else last)
+        if silent >= READ:
+            return f"the cycle has not turned for {silent:.0f} s"
+        return "" if failing < READ else f"every turn has failed for {failing:.0f} s; the agent's journal says why"
 
     def _lease(self) -> str:
         tenure = self.tenure()

@@ -93,7 +93,10 @@ class Board:
     turned: float | None = None
     """When the last turn ended, whatever came of it, on CLOCK_BOOTTIME."""
     turned_wall: float | None = None
+    went: float | None = None
+    """When a turn last ended that did not fail, though it may not have served, on CLOCK_BOOTTIME."""
     succeeded_wall: float | None = None
+    """When a turn last went well, in Unix time; before the first, when the agent started."""
     tables: dict[str, tuple[int, Table]] = field(default_factory=dict)
     """The reservations this node restored last, by uid, with the token of the claim it did so under."""
 

@@ -19,6 +19,7 @@ from agent.monitoring.tables import Table
 from gateway import errors
 from gateway.errors import KernelRefused, LostRace, RbdgateError, StorageUnavailable
 from gateway.model import FenceIntent, Instance, Label
+from gateway.observed import Kernel
 from gateway.phases import Phase
 from gateway.reasons import Down, FailureKind, Obstacle, kind_of
 from gateway.report import ImageState
@@ -123,7 +124,7 @@ SETS = {
     "kind": {each.value for kind in (Kind, Drift) for each in kind},
     "phase": {each.value for each in Phase},
     "direction": {"read", "write", "discard"},
-    "part": {"lease", "etcd", "storage", "guard"},
+    "part": {"cycle", "lease", "etcd", "storage", "guard"},
     "image": {IMAGE, str(OTHER.name)},
     "network": {str(network.name) for network in NETWORKS},
     "path": {"1", "2"},
@@ -214,6 +215,25 @@ def test_etcd_that_is_not_read_leaves_the_cluster_unknown(member: Member, scrape
     assert not [name for name in seen if name.startswith(("rbdgate_image_bytes", "rbdgate_path_", "rbdgate_network"))]
     assert "rbdgate_cluster_read_timestamp_seconds" in seen
     assert scraped.one("node_ready", part="etcd") == 0
+
+
+def test_an_agent_without_a_good_turn_yet_says_when_it_started(
+    member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the age of the last good turn, which an alert is about, would be unknown for as long as all fail."""
+    member.restart()
+    scraped = Scraped(member, tmp_path)
+    started = scraped.one("cycle_last_success_timestamp_seconds")
+    assert started is not None
+
+    def refuse(_: object) -> Kernel:
+        raise KernelRefused("configfs: EIO")
+
+    monkeypatch.setattr(member.kernel, "observe", refuse)
+    with suppress(KernelRefused):
+        member.turn()
+    assert scraped.one("cycle_turns_total", outcome="failed") == 1
+    assert scraped.one("cycle_last_success_timestamp_seconds") == started
 
 
 def test_a_scrape_waits_for_no_kernel_and_no_store(member: Member, scraped: Scraped) -> None:

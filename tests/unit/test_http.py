@@ -24,7 +24,9 @@ from agent.monitoring.server import LARGEST, MOST, PATIENCE, Server
 from agent.monitoring.sights import STALE
 from gateway.cli import main as program
 from gateway.cli.session import Session
+from gateway.errors import KernelRefused
 from gateway.model import Label
+from gateway.observed import Kernel
 from gateway.settings import HttpSettings
 from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
@@ -114,8 +116,29 @@ def test_readiness_names_what_is_missing(scraped: Scraped) -> None:
     member.ahead += READ
     wrong = json.loads(scraped.pages.page("/readyz").body)["wrong"]
     assert scraped.pages.page("/readyz").status is HTTPStatus.SERVICE_UNAVAILABLE
-    assert set(wrong) == {"lease", "etcd", "storage", "guard"}
+    assert set(wrong) == {"cycle", "lease", "etcd", "storage", "guard"}
     assert "guard" in wrong["guard"]
+
+
+def test_a_gateway_whose_turns_all_fail_is_not_ready(scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has all it needs and could take nothing over; one turn that fails says nothing yet."""
+    member = scraped.member
+
+    def refuse(_: object) -> Kernel:
+        raise KernelRefused("configfs: EIO")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(member.kernel, "observe", refuse)
+        for ahead, reason in ((0, ""), (READ, "every turn has failed for 15 s; the agent's journal says why")):
+            member.ahead = ahead
+            with suppress(KernelRefused):
+                member.turn()
+            document = json.loads(scraped.pages.page("/readyz").body)
+            assert (document["parts"]["cycle"], document["wrong"].get("cycle", "")) == (not reason, reason)
+            assert scraped.pages.page("/healthz").status is HTTPStatus.OK
+    member.ahead = 0
+    member.turn()
+    assert scraped.pages.page("/readyz").status is HTTPStatus.OK
 
 
 def test_a_cycle_that_does_not_turn_is_not_healthy(scraped: Scraped) -> None:
