@@ -79,6 +79,8 @@ class Turn:
     kernel: Kernel
     plan: Plan
     opened: Opened = field(default_factory=Opened)
+    proven: float = 0.0
+    """The end of the tenure that it was planned by, on CLOCK_BOOTTIME."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ class Cycle:
             self._say(f"not serving: {reason}" + (f" ({self._unread})" if view is None else ""))
             self._outcome = Outcome.NOT_SERVING
             return turn
-        if not self._membership.tenure.runs(self._clock()):
+        tenure = self._membership.tenure
+        if not tenure.runs(self._clock()):
             turn = Turn(view, kernel, plan_nothing(kernel))
             self._narrator.not_serving(TENURE_OVER, left=not turn.plan.empty)
         elif view is None:
@@ -234,7 +237,7 @@ class Cycle:
                 opened=opened,
                 strangers=self._strangers.at(view, self._membership.tenure.lease, self._clock()),
             )
-            turn = Turn(view, kernel, plan(situation), opened)
+            turn = Turn(view, kernel, plan(situation), opened, tenure.end)
             self._workers.forget_failures_but({*turn.plan.images, *busy, BLOCKLIST})
         self._carry_out(turn)
         if view is not None and self._membership.tenure.runs(self._clock()):
@@ -395,8 +398,8 @@ class Cycle:
         if self._membership.tenure.runs(self._clock()):
             self._narrator.see(Look(seen.view, report, busy, self._workers.busy(), self._workers.error))
         kind = obstacle.kind if obstacle else None
-        connections = self._connections.counts
-        self._monitor.reported(Ended(turn.view, turn.kernel, turn.plan, busy, report, connections, kind))
+        counts = self._connections.counts
+        self._monitor.reported(Ended(turn.view, turn.kernel, turn.plan, busy, report, counts, kind, turn.proven))
         value = (self._membership.tenure.lease, report.to_json())
         if value != self._published:
             try:

@@ -1,8 +1,8 @@
 """Drift: an image at rest that somebody else has changed in the kernel, as the next turn's plan for it tells. Pure.
 
 At rest is what the last report called complete under the present claim and the newest wish. If such an image has steps
-now, with no newer wish, no work of ours since, no mark of the guard's, and nothing that lets it go, another hand was at
-work.
+now, under a tenure that has run since, with no newer wish, no work of ours, no mark of the guard's, and nothing that
+lets it go, another hand was at work.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ class DriftWatch:
 
     def __init__(self) -> None:
         self._rested: Mapping[str, ImageReport] = {}
+
+    def forget(self) -> None:
+        """Nothing counts as at rest: it may have been withdrawn since, by us or by the guard."""
+        self._rested = {}
 
     def look(
         self, view: ClusterView, kernel: Kernel, plan: Plan, busy: AbstractSet[str], report: NodeReport

@@ -26,7 +26,8 @@ from gateway.steps import Claim, Plan, Release, Step
 
 @dataclass(frozen=True)
 class Ended:
-    """How a turn of a member ended: what it read, planned and reported; `busy` are the images at work when it began."""
+    """How a turn of a member ended: what it read, planned and reported; `busy` are the images at work when it began,
+    `proven` is the end of the tenure that it planned by (CLOCK_BOOTTIME), which may be over."""
 
     view: ClusterView
     kernel: Kernel
@@ -35,6 +36,7 @@ class Ended:
     report: NodeReport
     connections: Mapping[str, int]
     obstacle: Obstacle | None
+    proven: float
 
 
 class Monitor:
@@ -47,6 +49,7 @@ class Monitor:
         self._lock = threading.Lock()
         self._kinds: dict[str, Kind] = {}
         self._drift = DriftWatch()
+        self._proven = 0.0
 
     def read(self, view: ClusterView, statuses: Mapping[Label, bytes]) -> None:
         """Everything in etcd was read."""
@@ -61,6 +64,9 @@ class Monitor:
         report, now = ended.report, self._clock()
         self.board.held = HeldSight(report.images, ended.connections, ended.obstacle, now)
         names = self.board.names()
+        if now >= min(self._proven, ended.proven):  # without a tenure this turn withdrew, or the guard since the last
+            self._drift.forget()
+        self._proven = ended.proven
         for uid, drift in self._drift.look(ended.view, ended.kernel, ended.plan, ended.busy, report):
             self.counts.drifted(names.get(uid, uid), drift)
         self.counts.keep_only(frozenset(names.values()))
@@ -78,7 +84,9 @@ class Monitor:
             self.board.went = self.board.turned
         if outcome is Outcome.DONE:
             self.board.succeeded_wall = self._wall()
-        elif outcome is Outcome.NOT_SERVING:
+        else:
+            self._drift.forget()
+        if outcome is Outcome.NOT_SERVING:
             self.board.held = None
 
     def restored(self, uid: str, token: int, table: Table) -> None:

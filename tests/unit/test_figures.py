@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock import boottime
 from agent.keeper import Renewal
 from agent.monitoring.counts import Drift, Kind, Outcome
 from agent.monitoring.disks import read_disks
@@ -195,6 +196,43 @@ def test_a_kernel_that_somebody_else_changed_is_drift(member: Member, scraped: S
     member.settle()
     assert scraped.one("drift_found_total", image=IMAGE, kind="export") == 1
     assert sum(scraped.samples()["rbdgate_drift_found_total"].values()) == 2
+
+
+def drifts(scraped: Scraped) -> float:
+    """How often an image was found changed."""
+    return sum(scraped.samples().get("rbdgate_drift_found_total", {}).values())
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_our_own_withdrawal_is_no_drift(member: Member, scraped: Scraped, *, down: bool) -> None:
+    """A tenure that is over empties the node, with etcd readable or not, and a moment later it runs again."""
+    member.cluster.etcd.down, member.ahead = down, 60
+    member.turn()
+    assert not member.kernel.state.targets
+    assert not member.empty  # the withdrawal is not complete
+    member.cluster.etcd.down, member.ahead = False, 0
+    member.membership.prove()
+    member.settle()
+    assert scraped.one("image_exported", image=IMAGE) == 1
+    assert drifts(scraped) == 0
+
+
+def test_what_the_guard_withdrew_is_no_drift(member: Member, scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine was paused for longer than its tenure: the guard cut before the agent's next turn, for which the lease
+    was renewed in time."""
+    tenure = replace(member.membership.tenure, end=boottime() + 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(member.membership), "tenure", tenure)
+        member.turn()
+    member.ahead = 3
+    member.membership.prove()
+    member.kernel.state = replace(member.kernel.state, addresses={})
+    member.settle()
+    assert member.kernel.state.addresses
+    assert drifts(scraped) == 0
+    member.kernel.state = replace(member.kernel.state, addresses={})
+    member.settle()
+    assert drifts(scraped) == 2
 
 
 def test_an_operators_wish_is_no_drift(member: Member, scraped: Scraped) -> None:
