@@ -121,6 +121,11 @@ class Counts:
         if image:
             self._failures.labels(image, kind).inc()
 
+    def held(self, image: str) -> None:
+        """An image is held here: its drift is counted from 0, for of a series that begins with 1 no rise is seen."""
+        for drift in Drift:
+            self._drift.labels(image, drift.value)
+
     def drifted(self, image: str, drift: Drift) -> None:
         """An image at rest was found changed."""
         self._drift.labels(image, drift.value).inc()

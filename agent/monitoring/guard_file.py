@@ -55,7 +55,8 @@ class GuardFigures:
         self._number = self._cuts = self._condemned = self._lost = 0
         self._spread = Spread()
         self._commits: dict[str, int] = {}
-        self._failures: dict[str, int] = {}
+        self._failures = {kind.value: 0 for kind in FailureKind}
+        """All of them from the start: what appears with its first count has not risen, to who looks at its rise."""
         self._tables: dict[str, Table] = {}
 
     @contextmanager

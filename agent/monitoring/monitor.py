@@ -67,6 +67,8 @@ class Monitor:
         if now >= min(self._proven, ended.proven):  # without a tenure this turn withdrew, or the guard since the last
             self._drift.forget()
         self._proven = ended.proven
+        for image in report.images:
+            self.counts.held(names.get(image.uid, image.uid))
         for uid, drift in self._drift.look(ended.view, ended.kernel, ended.plan, ended.busy, report):
             self.counts.drifted(names.get(uid, uid), drift)
         self.counts.keep_only(frozenset(names.values()))

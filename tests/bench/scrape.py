@@ -114,6 +114,7 @@ def gateway_with(size: int, place: Path) -> Scraped:
     for each in specs:
         scraped.figures.table(each.uid, Table(10, reserved=True, size=1500))
         scraped.figures.committed(each.uid, 0.003)
+        member.monitor.counts.held(str(each.name))
     scraped.guard_writes()
     scraped.diskstats.write_text("".join(DISK.format(number=number) for number in range(size + 1)))
     member.stop()

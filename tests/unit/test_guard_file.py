@@ -42,7 +42,7 @@ def test_what_the_guard_counts_is_read_back(tmp_path: Path) -> None:
     assert word is not None
     assert (word.held, word.oldest, word.cut, word.mounted, word.requests, word.started) == (1, 3.0, True, True, 4, 5.0)
     assert (word.cuts, word.condemned, word.lost_races, word.commits) == (1, 1, 1, {UID: 2})
-    assert word.failures == {FailureKind.RACE: 1, FailureKind.STORAGE: 1}
+    assert word.failures == {**dict.fromkeys(FailureKind, 0), FailureKind.RACE: 1, FailureKind.STORAGE: 1}
     assert (sum(word.buckets), word.buckets[-1], word.seconds) == (2, 1, 99.003)
     assert word.tables == {UID: Table(2, reserved=True, size=10)}
 
@@ -97,6 +97,19 @@ def test_no_guard_is_0_and_what_it_would_say_is_absent() -> None:
     assert figures_of(None, None) == {"rbdgate_guard_up": 0}
     assert figures_of(90.0, None) == {"rbdgate_guard_up": 0, "rbdgate_guard_sign_age_seconds": 10.0}
     assert figures_of(99.0, GuardWord(99.0, 5.0))["rbdgate_guard_up"] == 1
+
+
+def test_failures_are_counted_from_0(tmp_path: Path) -> None:
+    """Each kind is told before one has happened, so that a scrape sees the first one as a rise."""
+    path = tmp_path / "figures"
+    path.write_text(GuardFigures(lambda: 97.0, 5.0).text(100.0, cut=False, mounted=True, requests=0))
+    failures = next(
+        family
+        for family in guard_figures(99.0, 100.0, read_word(path, 100.0), {})
+        if family.name == "rbdgate_reservation_commit_failures"
+    )
+    told = {sample.labels["reason"]: sample.value for sample in failures.samples}
+    assert told == {kind.value: 0 for kind in FailureKind}
 
 
 def test_commits_of_images_that_are_not_known_are_left_out() -> None:
