@@ -134,6 +134,12 @@ class Placement:
             if order:
                 self.load[order[0].node] += 1
 
+    @property
+    def able(self) -> tuple[Label, ...]:
+        """The nodes that can take images if need be: those that are fit, then those whom only their drain keeps."""
+        drained, active = self._if_undrained()
+        return self.fit + tuple(node for node in drained if unfit(active, node) is None)
+
     def candidates(self, spec: ImageSpec) -> tuple[Candidate, ...]:
         """The nodes that can take the image, in the order in which they should."""
         found = self._orders.get(spec.uid)
@@ -252,10 +258,14 @@ class Placement:
 
     def _drained(self, spec: ImageSpec) -> list[Label]:
         """Who takes an image when nobody else can: being drained is a wish, being served a need."""
+        drained, active = self._if_undrained()
+        return [node for node in drained if why_not(active, spec, node) is None]
+
+    def _if_undrained(self) -> tuple[list[Label], ClusterView]:
+        """The live nodes that are drained, and the cluster as it would be if they were not."""
         record = {node: self.view.nodes.get(node) for node in sorted(self.view.live)}
         drained = [node for node, asked in record.items() if asked is not None and asked.state is NodeState.DRAIN]
-        active = replace(self.view, nodes={**self.view.nodes, **dict.fromkeys(drained, NodeRecord())})
-        return [node for node in drained if why_not(active, spec, node) is None]
+        return drained, replace(self.view, nodes={**self.view.nodes, **dict.fromkeys(drained, NodeRecord())})
 
     def _can_take(self, spec: ImageSpec, node: Label) -> bool:
         return node in self.share and node not in spec.keep_away and not self.view.key_lacking(spec, node)

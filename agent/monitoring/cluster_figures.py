@@ -38,9 +38,9 @@ def _nodes(sight: ClusterSight) -> Iterator[Metric]:
     yield gauge("cluster_node_images", "Images it holds.", node, (((n.name,), len(n.images)) for n in nodes))
     shares = (((n.name,), share.get(n.name, 0.0)) for n in nodes)
     yield gauge("cluster_node_images_share", "Images it should hold by its weight.", node, shares)
-    up = Counter(network for word in view.live.values() for network in word.networks)
+    up = Counter(network for each in placement.able for network in view.live[each].networks)
     networks = (((str(each.name),), up[each.name]) for each in view.settings.networks)
-    yield gauge("cluster_network_nodes", "Live gateways on which the network is up.", ("network",), networks)
+    yield gauge("cluster_network_nodes", "Gateways that can take images and have it up.", ("network",), networks)
 
 
 def _images(sight: ClusterSight) -> Iterator[Metric]:

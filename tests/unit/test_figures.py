@@ -19,7 +19,7 @@ from agent.monitoring.sights import STALE
 from agent.monitoring.tables import Table
 from gateway import errors
 from gateway.errors import KernelRefused, LostRace, RbdgateError, StorageUnavailable
-from gateway.model import FenceIntent, Instance, Label
+from gateway.model import FenceIntent, Instance, Label, NodeRecord, NodeState
 from gateway.observed import Kernel
 from gateway.phases import Phase
 from gateway.reasons import Down, FailureKind, Obstacle, kind_of
@@ -162,6 +162,26 @@ def test_a_served_image_in_figures(scraped: Scraped) -> None:
     assert scraped.one("image_operations_in_progress", image=IMAGE) == 3
     assert scraped.one("claims") == 2
     assert scraped.one("node_ready", part="lease") == 1
+
+
+def test_a_network_counts_gateways_that_could_take_an_image(member: Member, scraped: Scraped, tmp_path: Path) -> None:
+    """One in maintenance or with an obstacle is no second place for a path; a drained one is, if need be."""
+    other, network = Member(member.cluster, "gw2", tmp_path), str(NETWORKS[0].name)
+    other.start()
+    other.settle()
+    store = member.cluster.store
+
+    def counted(state: NodeState) -> float | None:
+        store.change_node(other.name, NodeRecord(state), {other.name: store.node_records()[other.name][1]})
+        member.turn()
+        return scraped.one("cluster_network_nodes", network=network)
+
+    states = (NodeState.ACTIVE, NodeState.DRAIN, NodeState.MAINTENANCE)
+    assert [counted(state) for state in states] == [2, 2, 1]
+    other.guard_sign = None
+    other.turn()
+    assert [counted(state) for state in states] == [1, 1, 1]
+    other.stop()
 
 
 def test_a_start_is_counted_by_its_phases(scraped: Scraped) -> None:
