@@ -243,8 +243,11 @@ class Cycle:
         if view is not None and self._membership.tenure.runs(self._clock()):
             self._connections.tell(view, kernel, self._membership.tenure.lease)
         self._check_blocklist(turn)
-        self._report(turn, busy)
-        self._outcome = Outcome.DONE if self._membership.tenure.runs(self._clock()) else Outcome.NOT_SERVING
+        unreported = self._report(turn, busy)
+        if turn.view is None or not self._membership.tenure.runs(self._clock()):
+            self._outcome = Outcome.NOT_SERVING
+        else:
+            self._outcome = Outcome.UNREPORTED if unreported else Outcome.DONE
         return turn
 
     def _observe(self, view: ClusterView | None) -> Kernel:
@@ -378,10 +381,11 @@ class Cycle:
         self._narrator.fenced_again(missing)
         self._monitor.fenced_again(missing)
 
-    def _report(self, turn: Turn, busy: frozenset[str]) -> None:
+    def _report(self, turn: Turn, busy: frozenset[str]) -> str:
+        """Tell the turn; returns why etcd has not got its report, if that is so."""
         if turn.view is None:
             self._say("the tenure is over; withdrawing")
-            return
+            return self._unread
         obstacle = self._obstacle(turn.view, turn.kernel)
         seen = Seen(
             view=turn.view,
@@ -400,15 +404,21 @@ class Cycle:
         kind = obstacle.kind if obstacle else None
         counts = self._connections.counts
         self._monitor.reported(Ended(turn.view, turn.kernel, turn.plan, busy, report, counts, kind, turn.proven))
+        unreported = self._publish(report)
+        self._say(report.sentence + (f"; not reported: {unreported}" if unreported else ""))
+        return unreported
+
+    def _publish(self, report: NodeReport) -> str:
+        """Write a report that is new; returns why that could not be done, empty if etcd has it."""
         value = (self._membership.tenure.lease, report.to_json())
         if value != self._published:
             try:
                 self._membership.publish(value[1])
             except RbdgateError as error:
                 log.warning("report not published", error=str(error))
-                return
+                return str(error)
             self._published = value
-        self._say(report.sentence)
+        return ""
 
     def _former(self, seen: Seen) -> NodeReport | None:
         """What a former agent here said under the lease that this one took up; None if that is not to be had."""

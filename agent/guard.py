@@ -166,10 +166,13 @@ class Guard:
         if self._may_serve(now):
             if self._acting:
                 log.info("tenure runs again")
+            if self._cut:
                 notify(STATUS="watching")
             self._acting = self._cut = False
             self._look_at = 0.0
             return
+        if not self._cut:
+            notify(STATUS="the tenure is over; withdrawing")
         self._cut = True
         if now < self._look_at:
             return

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 
 
 def notify(**words: str) -> None:
-    """Send `KEY=value` lines, such as READY=1, STATUS=..., WATCHDOG=1; silent where no systemd listens."""
+    """Send `KEY=value` lines, such as READY=1, STATUS=..., WATCHDOG=1; silent where no systemd listens.
+
+    A value is sent as one line, whatever it quotes: what follows a line break would be a word of its own.
+    """
     name = os.environ.get("NOTIFY_SOCKET")
     if not name:
         return
@@ -25,7 +28,7 @@ def notify_with_descriptor(name: str, descriptor: int) -> None:
 
 
 def _send(listener: str, words: Mapping[str, str], ancillary: list[tuple[int, int, array.array[int]]]) -> None:
-    text = "\n".join(f"{key}={value}" for key, value in words.items())
+    text = "\n".join(f"{key}={' '.join(value.splitlines())}" for key, value in words.items())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         try:
             sender.sendmsg([text.encode()], ancillary, 0, "\0" + listener[1:] if listener.startswith("@") else listener)

@@ -35,6 +35,7 @@ class Outcome(Enum):
     """What came of a turn."""
 
     DONE = "done"
+    UNREPORTED = "unreported"
     NOT_SERVING = "not_serving"
     UNREAD = "unread"
     FAILED = "failed"

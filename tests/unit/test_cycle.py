@@ -385,6 +385,27 @@ def test_an_unreadable_cluster_is_told_as_such(member: Member, monkeypatch: pyte
     assert "etcd7" in said[-1]
 
 
+def test_a_turn_is_told_also_where_etcd_takes_no_report(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd hears what the turn came to and why etcd has not got it; the turn does not count as done."""
+    said: list[str] = []
+    monkeypatch.setattr("agent.cycle.notify", lambda **words: said.append(words.get("STATUS", "")))
+    board = member.monitor.board
+    wall = board.succeeded_wall
+
+    def refuse(*_: object) -> None:
+        raise StoreUnavailable("etcdserver: mvcc: database space exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(member.cluster.store, "publish_status", refuse)
+        member.kernel.state = replace(member.kernel.state, addresses={})
+        member.turn()
+    assert said == ["holds 2 of 2 images, 0 with all paths up; not reported: etcdserver: mvcc: database space exceeded"]
+    assert board.succeeded_wall == wall
+    member.settle()
+    assert said[-1] == "holds 2 of 2 images, 2 with all paths up"
+    assert board.succeeded_wall != wall
+
+
 def test_a_machine_that_was_paused_gives_its_guard_a_moment(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right after a pause the guard's sign is old: no path goes down for that, and all do if it stays old."""
     member.guard_sign = boottime() - 6

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,22 @@ def test_after_the_tenure_everything_goes_and_the_cut_is_first(watched: Watched)
     assert watched.acts[:2] == ["cut", "remove_addresses"]
     state = watched.node.kernel.state
     assert (state.devices, state.targets, state.mappings, state.addresses, state.cuts) == ((), (), (), {}, frozenset())
+
+
+def test_systemd_is_told_what_the_guard_does(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it withdraws while that lasts, that it is done, and that it watches again, also where nothing was up."""
+    said: list[str] = []
+    monkeypatch.setattr("agent.guard.notify", lambda **words: said.append(words["STATUS"]))
+    for _ in range(2):
+        watched.runtime.write_tenure(Tenure("boot", 1, 100.0, {}))
+        watched.look(101.0)
+        watched.look(101.1)
+        for turn in range(6):
+            watched.look(102.0 + turn * 10)
+        watched.runtime.write_tenure(Tenure("boot", 1, 300.0, {}))
+        watched.look(200.0)
+    withdrawing, done = "the tenure is over; withdrawing", "the tenure is over and nothing is served here"
+    assert [word for word, _ in groupby(said)] == 2 * [withdrawing, done, "watching"]
 
 
 def test_what_the_guard_withdraws_bears_the_trace_of_the_next_takeover(watched: Watched) -> None:
