@@ -106,9 +106,7 @@ class FigureCollector(Collector):
         yield one("claims", "Images held, as last proven under the lease.", len(tenure.claims))
         parts = (((part,), not wrong) for part, wrong in live.missing().items())
         yield gauge("node_ready", "What serving needs.", ("part",), parts)
-        present = self._obstacle(now)
-        obstacles = (((each.value,), each is present) for each in Obstacle)
-        yield gauge("node_obstacle", "Why this gateway takes no image.", ("reason",), obstacles)
+        yield gauge("node_obstacle", "Why this gateway takes no image.", ("reason",), self._obstacles(now))
         read = None if board.cluster is None else board.cluster.wall
         yield one("cluster_read_timestamp_seconds", "When everything in etcd was last read.", read)
         yield one("cycle_last_turn_timestamp_seconds", "When the last turn ended.", board.turned_wall)
@@ -119,11 +117,16 @@ class FigureCollector(Collector):
         yield one("events_waiting", "Events that are not written yet.", waiting)
         yield total("events_lost", "Events that could never be written.", lost)
 
-    def _obstacle(self, now: float) -> Obstacle | None:
-        if not self._of.live.tenure().runs(now):
-            return Obstacle.TENURE
+    def _obstacles(self, now: float) -> Iterator[tuple[tuple[str], bool]]:
+        """Of each whether it is in the way now; none is known where no turn has looked of late."""
         held = self._of.live.board.held
-        return None if held is None else held.obstacle
+        if not self._of.live.tenure().runs(now):
+            present: Obstacle | None = Obstacle.TENURE
+        elif held is not None and now - held.at < STALE:
+            present = held.obstacle
+        else:
+            return
+        yield from (((each.value,), each is present) for each in Obstacle)
 
     def _stores(self, now: float) -> Iterator[Metric]:
         live, endpoint = self._of.live, ("endpoint",)

@@ -296,6 +296,19 @@ def test_an_agent_without_a_good_turn_yet_says_when_it_started(
     assert scraped.one("cycle_last_success_timestamp_seconds") == started
 
 
+def test_an_obstacle_of_long_ago_is_not_told(member: Member, scraped: Scraped) -> None:
+    """While the cycle hangs, what was in its way then may be gone by now; that the tenure is over is known still."""
+    member.guard_sign = None
+    member.turn()
+    assert scraped.one("node_obstacle", reason="guard") == 1
+    board = member.monitor.board
+    assert board.held is not None
+    board.held = replace(board.held, at=board.held.at - STALE)
+    assert "rbdgate_node_obstacle" not in scraped.samples()
+    member.ahead += STALE
+    assert [scraped.one("node_obstacle", reason=reason) for reason in ("guard", "tenure")] == [0, 1]
+
+
 def test_a_scrape_waits_for_no_kernel_and_no_store(member: Member, scraped: Scraped) -> None:
     """With the cycle hanging in a read of configfs, and then of etcd, every page is answered at once."""
     reached, go = threading.Event(), threading.Event()
