@@ -73,7 +73,7 @@ class Timers:
     reservation_hold: float = 3.5
     """How long a PR OUT may wait until it is recorded; then its image is cut and exported anew.
 
-    TCP sends what was lost again after 0.2, 0.6, 1.4 and 3.0 s: a way to Ceph that was cut for 2 s is heard of again at 3.
+    TCP sends what was lost again after 0.2, 0.6, 1.4 and 3.0 s: a way to Ceph that was cut for 2 s works again at 3.
     """
     osd_request_timeout: float = 45.0
     """krbd's bound on one request: bounds a withdrawal; it stays above OSD failure detection and peering (30 s)."""

@@ -56,8 +56,8 @@ GUARDS = "-m cgroup --path system.slice/rbdgate-guard.service"
 RACING = 20.0  # seconds; a busy machine makes ten changes in one of them
 MOMENT = 1.0  # seconds
 SHORT, LONG = 2.0, 20.0
-# Where a round trip takes milliseconds TCP sends again after 0.2, 0.6, 1.4 and 3.0 s, within what a change is held; in a node
-# of the lab it may take a multiple. With this it waits as long each time as the first, at first.
+# Where a round trip takes milliseconds TCP sends again after 0.2, 0.6, 1.4 and 3.0 s, within what a change is held; in
+# a node of the lab each may take a multiple. With this TCP waits as long each time as the first, at first.
 EVEN_TCP = "sysctl -qw net.ipv4.tcp_thin_linear_timeouts={}"
 
 RACER = """
