@@ -129,7 +129,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         live=live,
         guard_file=runtime.figures,
         members=endpoints.answering,
-        at_work=lambda: len(workers.busy()),
+        at_work=workers.count,
         failing=lambda: len(workers.failing((Exception,))),
         events=chronicle.backlog,
         given_up=lambda: requests.given_up,

@@ -67,7 +67,7 @@ class _Alike:
 
 
 class Chronicle(threading.Thread):
-    """One node's pen. `tell` never blocks on I/O and never raises; `clock` in seconds, `wall` as events carry it."""
+    """One node's pen. `tell` waits for no store and never raises; `clock` in seconds, `wall` as events carry it."""
 
     def __init__(
         self,

@@ -204,15 +204,18 @@ class Guard:
         addresses = self._kernel.portal_addresses()
         if not addresses:
             return
-        log.warning("tenure over: cutting", portals=len(addresses))
         if not self._acting:
             self._figures.cut()
         self._acting = True
+        refusals = []
         for act in (self._kernel.cut, self._kernel.remove_addresses):
             try:
                 act(addresses)
             except RbdgateError as error:
-                log.warning("the kernel refused; going on", error=str(error), kind=type(error).__name__)
+                refusals.append(error)
+        log.warning("tenure over: cut", portals=len(addresses))  # after it, for a log can keep whoever writes waiting
+        for refusal in refusals:
+            log.warning("the kernel refused; going on", error=str(refusal), kind=type(refusal).__name__)
 
     def _withdraw(self, kernel: Kernel) -> bool:
         """Go on towards nothing; returns whether nothing is left."""

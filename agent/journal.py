@@ -3,6 +3,9 @@
 Under journald (`JOURNAL_STREAM` names the very file that standard error is, systemd.exec(5)) each line begins with its
 priority as `<N>` (sd-daemon(3)), which `journalctl -p` filters by, and bears no time, for the journal has it. Elsewhere
 each line begins with its time and the word for its level. Fields that say nothing are left out.
+
+A line that cannot be written (nobody reads standard error any more, the disk is full) is lost and nothing else: logging
+never raises. It waits as long as whoever reads does not, so what cannot wait is done before it is logged.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import Processor, WrappedLogger
@@ -41,7 +45,7 @@ def set_up(node: str = "", *, stream: TextIO = sys.stderr, environment: Mapping[
             _one_line,
             _for_journal if to_journal else _for_people,
         ],
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Losing(stream))),
         cache_logger_on_first_use=False,
     )
     sys.excepthook = _log_death
@@ -54,6 +58,22 @@ def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
     except (OSError, ValueError):
         return False
     return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+class _Losing:
+    """A stream that loses what cannot be written to the one below."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _named(node: str) -> Processor:

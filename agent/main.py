@@ -82,8 +82,10 @@ def _end_at_once(what: threading.ExceptHookArgs) -> None:
     """A thread that died of a bug leaves an agent that looks alive: end it; its successor touches no session."""
     thread = what.thread.name if what.thread else "?"
     failure = (what.exc_type, what.exc_value, what.exc_traceback)
-    structlog.get_logger("main").error("a thread died; ending the agent", thread=thread, exc_info=failure)
-    os._exit(70)
+    try:
+        structlog.get_logger("main").error("a thread died; ending the agent", thread=thread, exc_info=failure)
+    finally:  # whatever becomes of the log
+        os._exit(70)
 
 
 def _run_guard(settings: Settings, runtime: RuntimeDirectory) -> int:

@@ -70,6 +70,11 @@ class Workers:
             self._fill_slots()
             return frozenset((*self._began, *self._waiting))
 
+    def count(self) -> int:
+        """How many keys are busy; unlike `busy` this begins nothing, so that whoever measures drives no work."""
+        with self._lock:
+            return len(self._began) + len(self._waiting)
+
     def error(self, key: str) -> str | None:
         """Why the key's last work failed; None if it did not."""
         with self._lock:

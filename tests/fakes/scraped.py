@@ -44,7 +44,7 @@ class Scraped:
             live=self.live,
             guard_file=place / "figures",
             members=lambda _now: {"etcd:2379": self.answering, "gone:2379": None},
-            at_work=lambda: len(member.workers.busy()),
+            at_work=member.workers.count,
             failing=lambda: len(member.workers.failing((Exception,))),
             events=lambda: (1, 2),
             given_up=lambda: False,

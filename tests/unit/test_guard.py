@@ -114,6 +114,15 @@ def test_systemd_is_told_what_the_guard_does(watched: Watched, monkeypatch: pyte
     assert [word for word, _ in groupby(said)] == 2 * [withdrawing, done, "watching"]
 
 
+def test_what_is_logged_keeps_no_portal_up(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that takes no line keeps whoever writes one waiting: cut and addresses off come before the first."""
+    acted: list[list[str]] = []
+    monkeypatch.setattr("agent.guard.log.warning", lambda *_, **__: acted.append(list(watched.acts)))
+    watched.runtime.write_tenure(Tenure("boot", 1, 100.0, {}))
+    watched.look(101.0)
+    assert acted[0] == ["cut", "remove_addresses"]
+
+
 def test_what_the_guard_withdraws_bears_the_trace_of_the_next_takeover(watched: Watched) -> None:
     """Each line about an image names the claim that ended, which the next holder names as well."""
     (device,) = watched.node.kernel.state.devices

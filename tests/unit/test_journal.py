@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -98,6 +100,55 @@ def test_a_process_that_dies_of_a_bug_says_so_in_one_line(file: TextIO) -> None:
     (line,) = said(file)
     assert line.startswith('<2>level=critical event="died of a bug" node=gw1')
     assert "boom" in line
+
+
+@pytest.fixture(params=["gone", "full"])
+def broken(request: pytest.FixtureRequest) -> Iterator[TextIO]:
+    """A standard error that nobody reads any more, and one on a full disk."""
+    if request.param == "full":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    stream = os.fdopen(descriptor, "w", buffering=1)
+    yield stream
+    with suppress(OSError):
+        stream.close()
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(broken: TextIO) -> None:
+    """Neither a logger nor whoever tells an event hears of it, and the event is written to the cluster's log."""
+    journal.set_up("gw1", stream=broken, environment={})
+    structlog.get_logger("test").error("lease gone")
+    sys.excepthook(RuntimeError, RuntimeError("boom"), None)
+    chronicle = Chronicle(Paper(), Label("gw1"))
+    chronicle.tell(Event(Kind.FAULT, "lost it", node="gw1"))
+    assert chronicle.backlog() == (1, 0)
+
+
+DEATH = """
+import os, threading, time
+from agent import journal, main
+{setting}
+threading.excepthook = main._end_at_once
+threading.Thread(target=lambda: 1 / 0, name="lease-keeper").start()
+time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "reader, writer = os.pipe(); os.close(reader); os.dup2(writer, 2); journal.set_up('gw1')",
+        "os.dup2(os.open('/dev/full', os.O_WRONLY), 2); journal.set_up('gw1')",
+        "main.structlog.get_logger = lambda _: 1 / 0",
+    ],
+    ids=["gone", "full", "bug"],
+)
+def test_a_dead_thread_ends_the_agent_whatever_becomes_of_the_log(setting: str) -> None:
+    """An agent without its lease keeper would look alive for as long as it cannot say so."""
+    script = DEATH.format(setting=setting)
+    assert subprocess.run([sys.executable, "-c", script], timeout=15, check=False).returncode == 70
 
 
 class Paper:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from agent.workers import SLOW, Workers
 from gateway.errors import StorageUnavailable
 
@@ -83,6 +85,20 @@ def test_what_hangs_gives_its_slot_away() -> None:
     assert done.acquire(timeout=10)
     assert pool.busy() == {"a", "b"}
     hanging.set()
+
+
+def test_counting_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever measures drives no work: what waits goes on waiting, though a slot has become free."""
+    now, begun = [100.0], list[str]()
+    pool = Workers(slots=1, retry_first=1.0, retry_last=4.0, on_done=lambda: None, clock=lambda: now[0])
+    monkeypatch.setattr(pool, "_start", lambda key, _: begun.append(key))
+    assert pool.submit("a", lambda: None)
+    assert pool.submit("b", lambda: None)
+    now[0] += SLOW
+    assert pool.count() == 2
+    assert begun == ["a"]
+    assert pool.busy() == {"a", "b"}
+    assert begun == ["a", "b"]
 
 
 def test_what_hangs_does_not_hold_up_the_end() -> None:
