@@ -1,7 +1,8 @@
 """Which of this node's kernel clients gave a request up that its OSD may still carry out.
 
 Such a client is never released as clean: what an OSD still has of it could land after the next holder's writes. It is
-fenced instead, as a crashed node's is. Whatever cannot be known here counts as given up.
+fenced instead, as a crashed node's is. For that whatever cannot be known here counts as given up; only what is shown to
+people tells the two apart.
 
 What was read is kept in `/run`, because the log is a ring: a successor of the agent goes on where this one stopped.
 """
@@ -40,8 +41,10 @@ class RequestLedger:
         self._lock = threading.Lock()
         self._kept = runtime.read_requests(boot_id) or RequestsRead(boot_id, -1, {})
         self._position = self._kept.position
-        self._event = False
-        """Whether a request was given up, or may have been, since the last `note`."""
+        self._event: bool | None = False
+        """Whether a request was given up since the last `note`; None if that cannot be known."""
+        self.given_up: bool | None = None
+        """Whether a client that had mappings at the last `note` has given a request up; None if that is unknown."""
 
     def read(self) -> None:
         """Read what is new in the log: each turn *before* it looks at the mappings, which it then hands to `note`.
@@ -55,11 +58,11 @@ class RequestLedger:
         """These kernel clients have mappings of ours now: what was given up since the last look may be theirs."""
         with self._lock:
             old = self._kept.clients
-            gone = {client: given_up or self._event for client, given_up in old.items() if client not in mapped}
-            here = {client: old.get(client, False) or self._event for client in sorted(mapped)}
+            gone = {client: _any(word, self._event) for client, word in old.items() if client not in mapped}
+            here = {client: _any(old.get(client, False), self._event) for client in sorted(mapped)}
             clients = dict(list({**gone, **here}.items())[-REMEMBERED:])
             new = RequestsRead(self._boot_id, self._position, clients)
-            self._event = False
+            self._event, self.given_up = False, _any(*here.values())
             if new != self._kept:
                 self._kept = new
                 self._keep()
@@ -68,24 +71,19 @@ class RequestLedger:
         """Whether every request of that client was answered, as far as the log says by now; unknown is no."""
         with self._lock:
             self._read()
-            return self._kept.clients.get(client) is False and not self._event
-
-    @property
-    def given_up(self) -> bool:
-        """Whether a client of this boot that is remembered gave a request up, by what was read so far."""
-        return any(self._kept.clients.values())
+            return self._kept.clients.get(client) is False and self._event is False
 
     def _read(self) -> None:
         try:
             excerpt = self._log.look(self._position)
         except OSError as error:
-            if not self._event:
+            if self._event is False:
                 log.warning("the kernel's log cannot be read: every request counts as given up", error=str(error))
-            self._event = True
+            self._event = _any(self._event, None)
             return
         if excerpt.given_up or excerpt.lost:
             log.warning("requests given up", named=excerpt.given_up, records_lost=excerpt.lost)
-        self._event = self._event or excerpt.given_up or excerpt.lost
+        self._event = _any(self._event, True if excerpt.given_up else None if excerpt.lost else False)
         self._position = excerpt.last
 
     def _keep(self) -> None:
@@ -93,3 +91,10 @@ class RequestLedger:
             self._runtime.write_requests(self._kept)
         except OSError as error:  # a successor then knows nothing, and counts every client as one that gave up
             log.warning("what was read of the kernel's log is not kept", error=str(error))
+
+
+def _any(*words: bool | None) -> bool | None:
+    """Whether a request was given up by any of these; one that is unknown leaves open what the others deny."""
+    if True in words:
+        return True
+    return None if None in words else False

@@ -44,11 +44,14 @@ class Tenure:
 
 @dataclass(frozen=True)
 class RequestsRead:
-    """What an agent has read of the kernel's log: up to which record, and which clients gave a request up."""
+    """What an agent has read of the kernel's log: up to which record, and which clients gave a request up.
+
+    None: a client of which that cannot be known.
+    """
 
     boot_id: str
     position: int
-    clients: Mapping[Instance, bool]
+    clients: Mapping[Instance, bool | None]
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,16 @@ class RuntimeDirectory:
         (self.path / "tenure").unlink(missing_ok=True)
 
     def write_requests(self, read: RequestsRead) -> None:
-        """Keep how far the kernel's log was read, and what it said."""
-        clients = {str(client): given_up for client, given_up in read.clients.items()}
+        """Keep how far the kernel's log was read, and what it said; older agents take the unknown for given up."""
+        clients = {str(client): "unknown" if word is None else word for client, word in read.clients.items()}
         self._replace("requests", json.dumps({"boot_id": read.boot_id, "position": read.position, "clients": clients}))
 
     def read_requests(self, boot_id: str) -> RequestsRead | None:
         """What was kept; None if there is nothing, it is of another boot, or it cannot be read."""
         try:
             value = json.loads((self.path / "requests").read_text())
-            clients = {Instance(text): bool(given_up) for text, given_up in value["clients"].items()}
+            words = value["clients"].items()
+            clients = {Instance(text): word if isinstance(word, bool) else None for text, word in words}
             read = RequestsRead(str(value["boot_id"]), int(value["position"]), clients)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadInput):
             return None

@@ -41,7 +41,7 @@ class Sources:
     failing: Callable[[], int]
     events: Callable[[], tuple[int, int]]
     """How many events wait, and how many were lost."""
-    given_up: Callable[[], bool]
+    given_up: Callable[[], bool | None]
     diskstats: Path = DISKSTATS
 
 

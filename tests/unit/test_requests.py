@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -128,6 +129,70 @@ def test_what_cannot_be_known_counts_as_given_up(tmp_path: Path) -> None:
     turn(ledger, OURS)
     log.readable = False
     assert not ledger.complete(OURS)
+
+
+def test_a_client_made_anew_is_shown_as_well(tmp_path: Path) -> None:
+    """What is shown is about the clients there are: of one that is gone nothing is, here and after a restart."""
+    log, runtime = FakeLog(), RuntimeDirectory(tmp_path)
+    ledger = RequestLedger(log, runtime, "boot")
+    assert ledger.given_up is None
+    turn(ledger, OURS)
+    assert ledger.given_up is False
+    log.say(given_up=True)
+    turn(ledger, OURS)
+    assert ledger.given_up is True
+    for mapped in ([], [LATER]):
+        turn(ledger, *mapped)
+        assert ledger.given_up is False
+    assert not ledger.complete(OURS)
+    successor = RequestLedger(log, runtime, "boot")
+    assert successor.given_up is None
+    turn(successor, LATER)
+    assert successor.given_up is False
+    assert not successor.complete(OURS)
+
+
+def test_what_cannot_be_known_is_not_shown(tmp_path: Path) -> None:
+    """After lost records nothing is shown of the client, here and after a restart, until it is seen to give one up."""
+    log, runtime = FakeLog(), RuntimeDirectory(tmp_path)
+    ledger = RequestLedger(log, runtime, "boot")
+    turn(ledger, OURS)
+    log.given_up, log.oldest = [False] * 10, 5
+    turn(ledger, OURS)
+    successor = RequestLedger(log, runtime, "boot")
+    turn(successor, OURS, LATER)
+    for each in (ledger, successor):
+        assert each.given_up is None
+        assert not each.complete(OURS)
+    assert successor.complete(LATER)
+    log.say(given_up=True)
+    turn(successor, OURS)
+    assert successor.given_up is True
+
+
+def test_a_log_that_cannot_be_read_is_not_shown_as_given_up(tmp_path: Path) -> None:
+    """Nor does it hide what was read before."""
+    log = FakeLog()
+    ledger = RequestLedger(log, RuntimeDirectory(tmp_path), "boot")
+    turn(ledger, OURS)
+    log.readable = False
+    turn(ledger, OURS)
+    assert ledger.given_up is None
+    assert not ledger.complete(OURS)
+    log.readable = True
+    log.say(given_up=True)
+    turn(ledger, OURS)
+    log.readable = False
+    turn(ledger, OURS)
+    assert ledger.given_up is True
+
+
+def test_an_older_agent_takes_the_unknown_for_given_up(tmp_path: Path) -> None:
+    """Agents that did not tell the two apart read whatever is not empty as yes."""
+    log, runtime = FakeLog(), RuntimeDirectory(tmp_path)
+    log.given_up, log.oldest = [False] * 10, 5
+    turn(RequestLedger(log, runtime, "boot"), OURS)
+    assert all(map(bool, json.loads((tmp_path / "requests").read_text())["clients"].values()))
 
 
 def test_another_boot_has_another_log(tmp_path: Path) -> None:
