@@ -3,6 +3,9 @@
 One transaction writes the counter and the slots it counts, guarded by the counter's last revision, so it invalidates
 its own guard and numbers are given once. Readers order events by the revision they were written at: that holds
 whatever becomes of the counter. Garbage in a slot is counted and stepped over; the next lap overwrites it.
+
+Writers of an older version have fewer slots, of which these are a multiple: beside them, as after them, what is written
+over has that many newer events at least.
 """
 
 from __future__ import annotations
@@ -17,8 +20,12 @@ from gateway.events import Event, read_event, write_event
 from gateway.store.guarded import Etcd, GuardedStore
 from gateway.store.values import Absent, Compare, KeyValue, ModRevisionIs, Put
 
-SLOTS = 2048
-"""How many events the log holds: at 2 KiB at most for one, it never takes more than 4 MiB."""
+SLOTS = 8192
+"""How many events the log holds: what a crash of every holder of 1,000 images and their fail-back write, and more.
+
+At 2 KiB at most for one it never takes more than 16 MiB; at the usual 250 to 640 bytes, 2 to 5. Whoever reads it reads
+all of it, in pages: about a second's work.
+"""
 
 BATCH = 64
 """How many events one transaction may write."""

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from gateway.errors import BadInput, BadSettings, NewerSchema
 from gateway.events import LARGEST, Event, Kind, read_event, trace_of, write_event
 from gateway.model import ImageName, Label
+from gateway.store.events import SLOTS, EventStore
 from gateway.store.keys import Keys
+from tests.fakes.etcd import FakeEtcd
 
 FULL = Event(
     kind=Kind.FENCE,
@@ -101,6 +103,27 @@ def test_whom_an_event_concerns() -> None:
     assert FULL.concerns_node(Label("gw1"))
     assert FULL.concerns_node(Label("gw2"))
     assert not FULL.concerns_node(Label("gw3"))
+
+
+def test_the_log_holds_a_bad_night() -> None:
+    """A crash of whoever holds 1,000 images and their fail-back, six events an image; and 2,048 slots grow into it."""
+    assert SLOTS >= 6 * 1000
+    assert SLOTS % 2048 == 0
+
+
+def test_a_log_of_fewer_slots_goes_on() -> None:
+    """However writers with more slots and older ones with fewer take turns, the newest events stay."""
+    etcd = FakeEtcd(lambda: 0.0)
+    older, newer = (EventStore(etcd, "/rbdgate/default/", slots=slots) for slots in (4, 16))
+    count = 0
+    for writer, events in ((older, 7), (newer, 30), (older, 3), (newer, 2), (older, 9), (newer, 1), (newer, 40)):
+        for _ in range(events):
+            count += 1
+            writer.record([Event(Kind.NODE, str(count))])
+            found = [int(event.text) for event in newer.read().events]
+            assert found == sorted(found)
+            assert found[-4:] == list(range(max(1, count - 3), count + 1))
+    assert found == list(range(count - 15, count + 1))
 
 
 def test_events_lie_beside_the_prefix() -> None:
