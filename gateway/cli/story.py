@@ -11,14 +11,20 @@ from gateway.events import Event, Kind
 BEFORE = timedelta(seconds=30)
 """How long before a change of hands the end of a node belongs to it: more than a lease lasts."""
 
+SKEW = timedelta(seconds=1)
+"""How far clocks may be apart: what differs by no more stands in the order in which it was written."""
+
+LATEST = timedelta(minutes=15)
+"""More than an agent that cannot reach etcd keeps an event: a time so far off is a wrong clock's."""
+
 
 def story(events: Sequence[Event], about: Iterable[Event], now: datetime) -> str:
-    """The events `about` an image in their order, by change of hands; `events` are all there are, also the nodes'.
+    """The events `about` an image as they happened, by change of hands; `events` are all there are, also the nodes'.
 
-    What happened between two changes stands where it happened.
+    Both are in the order in which they were written. What happened between two changes stands where it happened.
     """
     parts = []
-    chapters = list(_chapters(list(about)))
+    chapters = list(_chapters(_as_happened(about)))
     newest = next((chapter for chapter in reversed(chapters) if any(map(_changes_hands, chapter))), None)
     for chapter in chapters:
         heading = _heading(chapter, now, "not served yet" if chapter is newest else "not served")
@@ -27,6 +33,22 @@ def story(events: Sequence[Event], about: Iterable[Event], now: datetime) -> str
         lines = [_line(event, width, now) for event in with_nodes]
         parts.append("\n".join([*heading, *(f"  {line}" if heading else line for line in lines)]))
     return "\n\n".join(parts)
+
+
+def _as_happened(written: Iterable[Event]) -> list[Event]:
+    """The events with those in their place that their writer could not write at once, as while etcd was out of reach.
+
+    A command is written when it is given, and its writer's clock may be any machine's.
+    """
+    placed: list[tuple[datetime | None, Event]] = []
+    for event in written:
+        at, place, late = moment(event.time), len(placed), timedelta(0)
+        while at and place and (then := placed[place - 1][0]) and timedelta(0) < then - at <= LATEST:
+            place, late = place - 1, max(late, then - at)
+        if late <= SKEW or event.kind is Kind.OPERATOR:
+            place = len(placed)
+        placed.insert(place, (at, event))
+    return [event for _, event in placed]
 
 
 def _chapters(about: Sequence[Event]) -> Iterator[list[Event]]:
@@ -104,7 +126,7 @@ def _with_nodes(chapter: Sequence[Event], events: Sequence[Event]) -> list[Event
         for event in events
         if event.kind is Kind.NODE and event.node in nodes and (at := moment(event.time)) and first <= at <= last
     ]
-    return sorted([*chapter, *more], key=lambda event: (event.revision, event.number))
+    return _as_happened(sorted([*chapter, *more], key=lambda event: (event.revision, event.number)))
 
 
 def _line(event: Event, width: int, now: datetime) -> str:

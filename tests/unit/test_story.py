@@ -107,6 +107,57 @@ def test_a_first_claim_and_what_ends_it_are_two_chapters() -> None:
     ]
 
 
+def test_a_partition_is_told_as_it_happened() -> None:
+    """The holder that was cut off writes its part when it is back: it stands where it happened, not at the end."""
+    log = Log()
+    log.tell(0, Event(Kind.IMAGE, "claimed", node="gw2", trace="claim-7"))
+    log.tell(1, serves("gw2", "claim-7", 1.0, {}))
+    log.tell(3610.1, Event(Kind.NODE, "is not live any more", node="gw2", who="gw1"))
+    log.tell(3610.2, Event(Kind.IMAGE, "claimed", "its turn", node="gw3", trace="claim-8"))
+    log.tell(3610.5, Event(Kind.FENCE, "fenced the clients of gw2", node="gw2", trace="claim-8", who="gw3"))
+    log.tell(3612, serves("gw3", "claim-8", 1.8, {"fence": 0.3}))
+    log.tell(3603, Event(Kind.PATH, "path 2 is down", "no link", node="gw2", trace="claim-8"))
+    log.tell(3608, Event(Kind.NODE, "may not serve now", "the tenure is over", node="gw2"))
+    log.tell(3609.5, Event(Kind.FAULT, "teardown failed", node="gw2", trace="claim-8"))
+    log.tell(3800, Event(Kind.NODE, "joined", node="gw2"))
+    assert log.told().partition("\n\n")[2] == dedent("""\
+        gw2 -> gw3, 2026-11-22 05:04:15+01:00 (2 h 55 min ago), served after 1.80 s [claim-8]
+          why: its turn
+          fence 0.30 s
+          2026-11-22 05:04:08.000+01:00  gw2  path 2 is down: no link
+          2026-11-22 05:04:13.000+01:00  gw2  may not serve now: the tenure is over
+          2026-11-22 05:04:14.500+01:00  gw2  teardown failed
+          2026-11-22 05:04:15.100+01:00  gw1  gw2: is not live any more
+          2026-11-22 05:04:15.200+01:00  gw3  claimed: its turn
+          2026-11-22 05:04:15.500+01:00  gw3  fenced the clients of gw2
+          2026-11-22 05:04:17.000+01:00  gw3  serves it, 2 of 2 paths up [1.80 s]
+        """)
+
+
+def test_what_was_given_away_is_no_change_of_hands_for_being_told_late() -> None:
+    """A holder whose word had to wait for etcd let go before the next one claimed: it is one change, and it ended."""
+    log = Log()
+    log.tell(10.1, Event(Kind.IMAGE, "claimed", "moved here", node="gw2", trace="claim-7"))
+    log.tell(11.4, serves("gw2", "claim-7", 1.3, {}))
+    log.tell(10, Event(Kind.IMAGE, "let go of it", "it moves to gw2", node="gw1", trace="claim-7"))
+    heading, _, *lines = log.told().splitlines()
+    assert heading.partition(",")[0] == "gw1 -> gw2"
+    assert [line.split()[3] for line in lines] == ["let", "claimed:", "serves"]
+
+
+def test_clocks_that_differ_a_little_change_no_order() -> None:
+    """What one writer saw of another comes after it, though its clock says otherwise; so does a command."""
+    log = Log()
+    log.tell(10, Event(Kind.IMAGE, "let go of it", node="gw1", trace="claim-7"))
+    log.tell(9.1, Event(Kind.IMAGE, "claimed", node="gw2", trace="claim-7"))
+    log.tell(9.9, serves("gw2", "claim-7", 0.8, {}))
+    log.tell(-10, Event(Kind.OPERATOR, "rbdgate image stop rbd/disk1", who=OPERATOR))
+    log.tell(13, Event(Kind.IMAGE, "let go of it", node="gw2", trace="claim-8"))
+    log.tell(-3600, Event(Kind.FAULT, "the fault is over", node="gw3", trace="claim-8"))
+    words = [line.split()[3] for line in log.told().splitlines() if line.startswith("  2026")]
+    assert words == ["let", "claimed", "serves", "root@gw1", "let", "the"]
+
+
 def test_what_changed_nobody_has_no_heading() -> None:
     """Events that belong to no change of hands are lines."""
     log = Log()
