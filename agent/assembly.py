@@ -110,7 +110,14 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     workers = Workers(
         slots=8, retry_first=timers.retry_first, retry_last=timers.retry_last, on_done=lambda: wake.set("worker")
     )
-    narrator = Narrator(settings.node, version("rbdgate"), chronicle.tell, adopted=taken_up)
+    narrator = Narrator(
+        settings.node,
+        version("rbdgate"),
+        chronicle.tell,
+        adopted=taken_up,
+        runtime=runtime,
+        lease_ttl=timers.lease_ttl,
+    )
     kernel.during = narrator.during
     live = Live(
         clock=boottime,

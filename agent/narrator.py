@@ -2,6 +2,9 @@
 
 Each thing is told once, when it changes: never per turn and never per retry. It only listens: it changes nothing, and
 nothing is decided on what it remembers. What it tells goes to a chronicle, which never blocks.
+
+A death is told by the first by name of the nodes that are left. The others keep it in mind for a while: if that one
+goes too, as in a power cut of two, the next one tells both. Where that one had told after all, the death is told twice.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ from gateway.model import Amendment, ClusterView, FenceIntent, ImageSpec, Instan
 from gateway.observed import ANCHOR
 from gateway.phases import Phase
 from gateway.report import ImageReport, NodeReport, PathReport
+from gateway.runtime import RuntimeDirectory
 from gateway.steps import Claim, Forget, ForsakeHold, Release, Step, TakeHold
+from gateway.store.events import wall_time
+from gateway.timers import Timers
 
 OBSTACLE_LASTS = 10.0
 """An obstacle to taking images is told when it has lasted so long, in seconds: each start begins with some."""
@@ -54,10 +60,20 @@ class _Seen:
     paths: Mapping[str, tuple[PathReport, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Departure:
+    """A node that is gone: what there is to tell of it, since when, and who was left to tell it."""
+
+    event: Event
+    since: float
+    teller: Label
+
+
 class Narrator:
     """One node's; `tell` takes the events. Usable from the cycle and its workers at once; `clock` in seconds.
 
-    `adopted` is the lease that this agent took over from a former one, 0 if none.
+    `adopted` is the lease that this agent took over from a former one, 0 if none; what that one last saw is in
+    `runtime`. `wall` is the time as events carry it.
     """
 
     def __init__(
@@ -67,16 +83,22 @@ class Narrator:
         tell: Callable[[Event], None],
         *,
         adopted: int = 0,
+        runtime: RuntimeDirectory | None = None,
+        lease_ttl: float = Timers.lease_ttl,
         clock: Callable[[], float] = boottime,
+        wall: Callable[[], str] = wall_time,
     ) -> None:
         self.on_served: Callable[[str, Takeover], None] = lambda _uid, _takeover: None
         """Hears of each image that was brought up here, and of what that took."""
         self._node, self._version, self._tell, self._adopted, self._clock = node, version, tell, adopted, clock
+        self._runtime, self._lease_ttl, self._wall = runtime, lease_ttl, wall
         self._lock = threading.RLock()
         self._names: dict[str, str] = {}
         self._lease: int | None = None
         self._away = ""
         self._live: frozenset[Label] = frozenset()
+        self._remembered: tuple[int, frozenset[Label]] | None = None
+        self._departed: dict[Label, _Departure] = {}
         self._held: dict[str, int] = {}
         self._mine: dict[str, int] = {}
         self._last: dict[str, int] = {}
@@ -141,7 +163,7 @@ class Narrator:
             if self._lease is None and lease == self._adopted and (word is None or word.lease != lease):
                 return  # taken up, but gone: the keeper is about to find that out
             self._fresh = self._see_membership(lease)
-            self._see_others(view)
+            self._see_others(view, lease)
             held = view.held_under(lease)
             if not self._fresh:
                 self._see_claims(held)
@@ -225,6 +247,7 @@ class Narrator:
         if adopted:
             why = f"a new agent, version {self._version}, runs here"
             self._tell(Event(Kind.NODE, "took up its lease and what it serves", why, node=node, trace=trace))
+            self._live = self._runtime.read_live(lease) if self._runtime else frozenset()
         elif new:
             before = self._away or (self._adopted and self._lease is None and "its former agent's lease ran out")
             why = f"before: {before}" if before else f"its agent, version {self._version}, started"
@@ -235,16 +258,26 @@ class Narrator:
         self._lease, self._away = lease, ""
         return adopted
 
-    def _see_others(self, view: ClusterView) -> None:
-        """Of the nodes that are left, the first by name tells who is gone."""
-        live = frozenset(view.live)
+    def _see_others(self, view: ClusterView, lease: int) -> None:
+        """Of the nodes that are left, the first by name tells who is gone, and what one that is gone left untold."""
+        live, now = frozenset(view.live), self._clock()
         if self._node not in live:
             return
-        if min(live) == self._node:
-            for gone in sorted(self._live - live):
-                why = "its lease ran out or was given back: the agent, the machine or its way to etcd is down"
-                self._tell(Event(Kind.NODE, "is not live any more", why, node=str(gone)))
+        for gone in sorted(self._live - live):
+            why = "its lease ran out or was given back: the agent, the machine or its way to etcd is down"
+            event = Event(Kind.NODE, "is not live any more", why, node=str(gone), time=self._wall())
+            self._departed[gone] = _Departure(event, now, teller=gone)
+        for gone, departure in list(self._departed.items()):
+            if gone in live or now - departure.since >= 2 * self._lease_ttl:
+                del self._departed[gone]
+            elif departure.teller not in live:
+                self._departed[gone] = replace(departure, teller=min(live))
+                if min(live) == self._node:
+                    self._tell(departure.event)
         self._live = live
+        if self._runtime is not None and self._remembered != (lease, live):
+            self._remembered = (lease, live)
+            self._runtime.write_live(lease, live)
 
     def _see_images(self, look: Look) -> None:
         reports = {image.uid: image for image in look.report.images}

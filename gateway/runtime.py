@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.errors import BadInput
-from gateway.model import Instance
+from gateway.model import Instance, Label
 
 _CONDEMNED, _CROWDED, _RESTORED = "condemned.", "crowded.", "restored."
 
@@ -106,6 +106,19 @@ class RuntimeDirectory:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadInput):
             return None
         return read if read.boot_id == boot_id else None
+
+    def write_live(self, lease: int, nodes: Set[Label]) -> None:
+        """Leave which nodes this one last saw live under its lease; without it a death while no agent ran is untold."""
+        with suppress(OSError):
+            self._replace("live", json.dumps({"lease": lease, "nodes": sorted(map(str, nodes))}))
+
+    def read_live(self, lease: int) -> frozenset[Label]:
+        """The nodes that were last seen live under this lease; none if that is not on file."""
+        try:
+            value = json.loads((self.path / "live").read_text())
+            return frozenset(map(Label, value["nodes"])) if value["lease"] == lease else frozenset()
+        except (OSError, ValueError, KeyError, TypeError, BadInput):
+            return frozenset()
 
     def write_guard_sign(self, now: float) -> None:
         """Leave the guard's sign of life."""

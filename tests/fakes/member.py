@@ -182,6 +182,7 @@ class Member:
                 "1",
                 self.events.append,
                 adopted=self.lease if adopted else 0,
+                runtime=self.runtime,
                 clock=lambda: boottime() + self.ahead,
             ),
         )

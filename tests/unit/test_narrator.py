@@ -11,11 +11,13 @@ import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+from agent.clock import boottime
 from agent.narrator import OBSTACLE_LASTS, REASONS
 from gateway.errors import FenceUnconfirmed, KernelRefused, StorageUnavailable
 from gateway.events import Event, Kind
 from gateway.model import Amendment, AmendmentKind, Claim, HolderRecord, ImageSpec, Label
 from gateway.phases import Phase
+from gateway.runtime import RuntimeDirectory
 from gateway.store.values import Delete
 from gateway.timers import Timers
 from tests.fakes.member import Cluster, Member
@@ -297,6 +299,85 @@ def test_one_node_tells_who_is_gone(holder: Member, join: Join) -> None:
         member.turn()
         told += [(str(member.name), event.node) for event in drain(member) if event.text == "is not live any more"]
     assert told == [("gw2", "gw1")]
+
+
+def together(join: Join, count: int) -> list[Member]:
+    """So many nodes at rest, each of which has seen all others."""
+    members = [join(f"gw{number}") for number in range(1, count + 1)]
+    for member in (*members, *members):
+        member.settle()
+    return members
+
+
+def deaths(members: list[Member]) -> list[tuple[str, str]]:
+    """One turn of each: who tells of whose death."""
+    told = []
+    for member in members:
+        member.turn()
+        told += [(str(member.name), event.node) for event in drain(member) if event.text == "is not live any more"]
+    return told
+
+
+def test_of_two_deaths_the_first_is_told_as_well(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was to tell of the first dies without having told: the next node does, with the time it saw it."""
+    teller, victim, *left = together(join, 4)
+    end_lease(victim)
+    assert deaths(left) == []
+    monkeypatch.setattr(left[0].cycle._narrator, "_wall", lambda: "later")
+    end_lease(teller)
+    left[0].turn()
+    gone = [event for event in drain(left[0]) if event.text == "is not live any more"]
+    assert [event.node for event in gone] == ["gw2", "gw1"]
+    assert gone[0].time.startswith("20")
+    assert gone[1].time == "later"
+    assert deaths([*left, *left]) == []
+
+
+def test_what_was_told_long_ago_is_not_told_again(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a node that told of a death and goes much later, only its own death is told."""
+    teller, victim, third = together(join, 3)
+    end_lease(victim)
+    assert deaths([teller, third]) == [("gw1", "gw2")]
+    monkeypatch.setattr(third.cycle._narrator, "_clock", lambda: boottime() + 2 * Timers().lease_ttl)
+    end_lease(teller)
+    assert deaths([third]) == [("gw3", "gw1")]
+
+
+def test_a_node_that_is_back_is_not_told_dead(join: Join) -> None:
+    """What another node left untold of it is over."""
+    teller, other, victim = together(join, 3)
+    end_lease(victim)
+    assert deaths([other]) == []
+    victim.runtime.drop_tenure()
+    join("gw3").settle()
+    other.turn()
+    end_lease(teller)
+    assert deaths([other]) == [("gw2", "gw1")]
+
+
+def test_a_death_while_the_tellers_agent_starts_anew_is_told(join: Join) -> None:
+    """What the agent before saw live is kept for its successor, which tells who is gone, and nobody else does."""
+    teller, victim, third = together(join, 3)
+    teller.stop()
+    end_lease(victim)
+    assert deaths([third]) == []
+    assert teller.restart()
+    assert deaths([teller, third, teller]) == [("gw1", "gw2")]
+    assert teller.restart()
+    assert deaths([teller, third]) == []
+
+
+def test_what_was_seen_under_another_lease_tells_of_no_death(tmp_path: Path) -> None:
+    """Nor does a file that nobody can read, and one that cannot be written is no failure."""
+    runtime = RuntimeDirectory(tmp_path / "run")
+    runtime.write_live(7, {Label("gw1"), Label("gw2")})
+    assert runtime.read_live(7) == {Label("gw1"), Label("gw2")}
+    assert runtime.read_live(8) == frozenset()
+    for garbage in ("", "[]", '{"lease": 7}', '{"lease": 7, "nodes": ["a/b"]}', '{"lease": 7, "nodes": [1]}'):
+        (runtime.path / "live").write_text(garbage)
+        assert runtime.read_live(7) == frozenset()
+    (tmp_path / "file").touch()
+    RuntimeDirectory(tmp_path / "file").write_live(7, {Label("gw1")})
 
 
 def test_an_unconfirmed_fence_is_told_once(holder: Member, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
