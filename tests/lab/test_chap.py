@@ -95,6 +95,7 @@ def test_the_right_secret_and_nothing_else(gw: Rooms) -> None:
     assert log_in(gw) == 0
 
 
+@pytest.mark.full
 def test_mutual(gw: Rooms) -> None:
     """The initiator goes away from a target that does not prove itself, or wrongly; one-way again, it does too."""
     assert gw.python("gw1", SPEC, CHAP, "allow({ini1: mutual})") == [[]]
@@ -109,6 +110,7 @@ def test_mutual(gw: Rooms) -> None:
     assert log_in(gw) == MUTUAL_REFUSED
 
 
+@pytest.mark.full
 def test_each_initiator_has_its_own(gw: Rooms) -> None:
     """On one image, one initiator needs CHAP and another none: neither's way serves the other."""
     assert gw.python("gw1", SPEC, CHAP, "allow({ini1: one_way, other: None})") == [[]]
@@ -146,6 +148,7 @@ def test_sessions_outlive_a_change_of_secrets(gw: Rooms) -> None:
     assert found == [[True, 1]] * 5 + [[]]
 
 
+@pytest.mark.full
 def test_there_is_never_a_moment_without(gw: Rooms) -> None:
     """While secrets are rotated, and the initiator denied and allowed again, a login without any never gets in."""
     with gw.background(
@@ -172,6 +175,7 @@ def test_there_is_never_a_moment_without(gw: Rooms) -> None:
     assert statuses <= {REFUSED, MUTUAL_REFUSED, 8}, statuses  # 8: the target was being changed at that moment
 
 
+@pytest.mark.full
 def test_an_older_export_is_closed_without_a_break(gw: Rooms) -> None:
     """A TPG that asks nobody, and ACLs that leave it to the TPG, as former versions made them, are made right with
     their session on them."""
@@ -215,6 +219,7 @@ def test_discovery(gw: Rooms) -> None:
     assert IQN in gw.sh("ini1", plain)
 
 
+@pytest.mark.full
 def test_mutual_discovery(gw: Rooms) -> None:
     """A portal that proves itself tells the initiator its targets; from one that does so wrongly it takes nothing."""
     gw.python("gw1", SPEC, CHAP, "lio.set_acls(q, {ini1: None}, [], demanded=False); lio.set_discovery(mutual)")

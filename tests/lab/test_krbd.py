@@ -101,6 +101,7 @@ def test_maps_share_the_anchors_client(gw: Rooms) -> None:
     assert seen == [[True, 1, "done"], [], *per_image, *per_image, True]
 
 
+@pytest.mark.full
 def test_unmap_outlasts_udev(gw: Rooms) -> None:
     """A device that was just written to unmaps, though udev opens it for a look at every close."""
     (left,) = gw.python(
@@ -212,6 +213,7 @@ def test_refusals_are_named(gw: Rooms) -> None:
     assert seen == ["NotFound", "NotFound", "Refused", True, "DeviceInUse", True]
 
 
+@pytest.mark.full
 def test_monitors_without_version_1(gw: Rooms) -> None:
     """With monitors that speak only messenger version 2, the anchor and the images on its client map as well."""
     (speaks, same) = gw.python(
@@ -228,6 +230,7 @@ def test_monitors_without_version_1(gw: Rooms) -> None:
     assert (speaks, same) == ("prefer-crc", True)
 
 
+@pytest.mark.full
 def test_a_map_waits_for_the_newest_map(gw: Rooms) -> None:
     """With the monitor out of reach and the OSDs not, a map on the anchor's client does not go on with an old OSD
     map: it waits, and is done when the monitor is back."""

@@ -170,6 +170,7 @@ def test_an_initiator_has_debians_own_settings(lab: Lab) -> None:
     assert lab.exec("ini1", "multipath", "-T").stderr == ""
 
 
+@pytest.mark.full
 def test_only_the_storage_interface_answers_for_its_address(lab: Lab) -> None:
     """Initiators learn one hardware address for a gateway's storage address, and it is the storage interface's."""
     script = (
@@ -200,6 +201,7 @@ def test_a_cut_drops_what_it_names_and_nothing_else(lab: Lab, what: str) -> None
     assert all(reaches(lab, address) for address in REACHED.values())
 
 
+@pytest.mark.full
 def test_a_pulled_cable_is_seen_by_the_nodes_kernel(lab: Lab) -> None:
     """The interface that bears the address loses its carrier, nobody answers for it, and `heal` plugs it in again."""
     assert reaches(lab, "10.77.1.11", "ini1")
@@ -234,6 +236,7 @@ def test_a_paused_node_wakes_up_later_on_every_clock(lab: Lab) -> None:
     assert lab.state("gw1") is State.RUNNING
 
 
+@pytest.mark.full
 def test_a_power_cut_takes_memory_and_leaves_the_disk(lab: Lab) -> None:
     """After `crash` and `boot` a synced file is there, /run is new, and the console has both boots."""
     lab.exec("gw1", "sh", "-c", "echo kept > /var/kept; sync; echo gone > /run/gone")
@@ -260,6 +263,7 @@ def backends_once(name: str, state: str) -> dict[str, str]:
             return states
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("kind", "number", "name"), [("osd", "1", "osd.1"), ("etcd", "2", "etcd-2")])
 def test_osds_and_etcd_members_can_be_hurt(lab: Lab, kind: str, number: str, name: str) -> None:
     """Each of stop, cont, kill and start shows in `status`, and the others go on."""

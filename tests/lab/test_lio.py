@@ -111,6 +111,7 @@ def test_an_initiator_sees_the_disk_the_spec_describes(gw: Rooms) -> None:
     ]
 
 
+@pytest.mark.full
 def test_blocks_of_4096_bytes_are_served(gw: Rooms) -> None:
     """The block size of the spec is what the initiator reads, and the limits follow it."""
     (lacking,) = gw.python("gw1", SPEC, "s = spec(block_size=4096); export(s); say(lacks(s))")
@@ -225,6 +226,7 @@ def test_what_was_torn_down_is_gone_and_can_be_built_again(gw: Rooms) -> None:
     assert lacking == []
 
 
+@pytest.mark.full
 def test_leftovers_are_refused_by_the_build_and_removed_by_the_teardown(gw: Rooms) -> None:
     """Half a device, half a target: the build says what is there, the teardown takes it, then the build works."""
     said = gw.python(
@@ -261,6 +263,7 @@ def test_leftovers_are_refused_by_the_build_and_removed_by_the_teardown(gw: Room
     assert said[4] == []
 
 
+@pytest.mark.full
 def test_what_other_tools_made_is_left_alone(gw: Rooms) -> None:
     """A target of ours by name on somebody else's backstore is refused and stays whole."""
     said = gw.python(
@@ -291,6 +294,7 @@ def test_what_other_tools_made_is_left_alone(gw: Rooms) -> None:
     assert "theirs" in said[2]
 
 
+@pytest.mark.full
 def test_a_stopped_holder_of_the_lock_is_named(gw: Rooms) -> None:
     """A process that was stopped with the lock is found by pid; when it is killed the lock is free."""
     (pid, text, name, free) = gw.python(
@@ -342,6 +346,7 @@ def test_a_node_that_is_not_ready_is_made_ready(gw: Rooms) -> None:
     assert said[1] == [[], []]
 
 
+@pytest.mark.full
 def test_the_dump_has_everything_and_no_secret(gw: Rooms) -> None:
     """rtslib's dump lists backstore and target; a CHAP password set by hand does not show."""
     (dump,) = gw.python(

@@ -135,6 +135,7 @@ def stage(built: Stage) -> Iterator[Stage]:
     recover(built.scene)
 
 
+@pytest.mark.full
 def test_each_sees_and_reaches_its_own_with_its_own_secret(stage: Stage) -> None:
     """One initiator does not see or reach another's image; each secret works for whom it was set, as long as it is the
     one that was set last; all the same after a move; and with a gateway that has no key, it is not moved there."""

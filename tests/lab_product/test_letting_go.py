@@ -12,6 +12,7 @@ from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
 
+@pytest.mark.full
 @pytest.mark.writer(lanes=4)
 def test_a_machine_that_is_shut_down_costs_a_planned_move(scene: Scene, disk: Disk, write: Writing) -> None:
     """With `systemctl poweroff` of the holder nobody waits for a lease, nobody is fenced, and it comes back."""

@@ -95,6 +95,7 @@ def test_a_new_node_gets_its_share(scene: Scene, disk: Disk, more: None, write: 
     assert verdict["clean"], verdict
 
 
+@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_drain_moves_everything_and_resume_brings_it_back(scene: Scene, disk: Disk, more: None, write: Writing) -> None:
     """A drained node is empty when the command returns; resumed, it has its share again; no write is lost."""

@@ -260,6 +260,7 @@ def test_a_petasan_image_brings_its_registrations_along(scene: Scene, initiators
         assert stage.answer(A, Release(0xA1, KIND)) == Done()
 
 
+@pytest.mark.full
 def test_all_registrants_hold_what_a_scrapped_one_of_them_made(scene: Scene, initiators: Line) -> None:
     """Adopted with nobody allowed, the image is exported; the first of them that is allowed has it in force for all.
     What is forgotten of the scrapped one does not come back when somebody gets its name."""

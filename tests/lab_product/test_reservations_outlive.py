@@ -193,6 +193,7 @@ CLUSTERS = (Type.WRITE_EXCLUSIVE_REGISTRANTS_ONLY, Type.WRITE_EXCLUSIVE_ALL_REGI
 """What Windows and Pacemaker reserve with, and the one where LIO's own holder is not the recorded one."""
 
 
+@pytest.mark.full
 def test_what_clusters_use_outlives_a_power_cut(scene: Scene) -> None:
     """The two types that clusters use are as they were after a takeover, and nobody gets in who may not."""
     with reserved(scene, CLUSTERS) as images:
