@@ -1,69 +1,54 @@
 """No secret is printed, logged, recorded, published or put on a command line: by no command, and by no failure.
 
-Secrets that stand out are given to every command there is (`LINES` must name them all) and to a whole agent, with the
-store, Ceph, the kernel, the key and the code itself failing one after the other; then everything is looked through.
+Secrets that stand out are given to every command there is (`LINES` must name them all), with the store, Ceph, the key
+and the code itself failing one after the other; then everything is looked through. The agent and its guard have a file
+of their own, `test_no_secret_agent.py`, with the same secrets.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-import structlog
 
-from agent import cycle as cycle_module
-from agent import journal
-from agent.chronicle import Chronicle
-from agent.opening import Opener
-from gateway.actions import credentials as acts
-from gateway.credentials import Credentials, Secret
+from gateway.cli import main as program
+from gateway.credentials import Secret
 from gateway.errors import BadInput, KernelRefused, RbdgateError, StorageUnavailable
 from gateway.images import krbd
 from gateway.images.cephx import CephKey, MonAddresses, read_keyring
 from gateway.lio import configfs
 from gateway.model import ImageName, Iqn
-from gateway.observed import ANCHOR, Kernel, Mapping
+from gateway.observed import ANCHOR, Mapping
 from gateway.store.cluster import ClusterStore
-from gateway.vault import Vault, load
-from tests.fakes.agent import KEY
+from gateway.store.wire import etcdrpc
+from gateway.vault import Vault
 from tests.fakes.ceph import FakeImage
-from tests.fakes.member import PREFIX, Cluster, Member
 from tests.fakes.operation import operation
 from tests.unit.command_line import command_parsers
-from tests.unit.test_cli import Terminal
-from tests.unit.test_plan import NETWORKS, spec_of
-
-ALICE, BOB = Iqn("iqn.2026-11.x:alice"), Iqn("iqn.2026-11.x:bob")
-FILES = {
-    "one": "Unmistakable-One-1",
-    "own": "Unmistakable-Own-2",
-    "all": "Unmistakable-All-3",
-    "us": "Unmistakable-Us-4",
-}
-"""An initiator's secret and the target's, discovery's and the target's there, each in a file of its own."""
-
-WRONG = {"short": "Unmist-5", "odd": "Unmistakable Odd\t6", "null": "NULL-Unmistakable-7", "number": "0xUnmistakable-8"}
-"""Secrets that are refused."""
-
-CEPHX = base64.b64encode(b"\1\0" + bytes(10) + b"Unmistakable-Ceph-9").decode()
-VAULT = bytes(range(200, 232))
-_PLAIN = (*(text.encode() for text in (*FILES.values(), *WRONG.values())), VAULT, KEY.key, b"Unmistakable")
-HIDDEN = (
-    *("Unmistakable", WRONG["short"], CEPHX, base64.b64decode(CEPHX).hex()),
-    *(secret.hex() for secret in _PLAIN),
-    *(base64.b64encode(secret).decode() for secret in _PLAIN),
-    *(repr(secret)[2:-1] for secret in _PLAIN),
+from tests.unit.hidden import (
+    ALICE,
+    AUTHORITY,
+    CEPHX,
+    FILES,
+    PASSWORD,
+    VAULT,
+    WRONG,
+    expect_none_in,
+    kernel_with_secrets,
+    write_settings,
 )
-"""Every form in which one of them could be shown."""
+from tests.unit.test_cli import Terminal
+from tests.unit.test_plan import spec_of
 
+BOB = Iqn("iqn.2026-11.x:bob")
 CHAP = f"initiator chap set {ALICE} --user alice --secret-file one --mutual-user us --mutual-secret-file own"
 DISCOVERY = "cluster discovery-auth set --user all --secret-file all --mutual-user us --mutual-secret-file us"
 LINES = (
@@ -136,15 +121,6 @@ def _audit(event: str, details: tuple[Any, ...]) -> None:
 sys.addaudithook(_audit)
 
 
-def expect_none_in(*texts: str) -> None:
-    """Fail if a secret stands in one of the texts, without showing it once more."""
-    for text in texts:
-        for number, form in enumerate(HIDDEN):
-            if form in text:
-                around = text.partition(form)[0][-200:]
-                pytest.fail(f"form {number} of a secret stands after: {around!r}")
-
-
 @dataclass
 class Desk:
     """An operator at a terminal; `shown` is all that could be seen by anybody."""
@@ -176,25 +152,12 @@ def desk(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
         Path(name).write_text(secret + "\n")
     Path("binary").write_bytes(b"Unmistakable\xff-0")
     Path("keyring").write_text(f"[client.rbdgate]\n\tkey = {CEPHX}\n")
-    Path("settings").write_text(
-        f'node = "gw9"\n[etcd]\nendpoints = ["127.0.0.1:1"]\n[secrets]\nkey_file = "{tmp_path}/key"\n'
-        f'[ceph]\nkeyring = "{tmp_path}/keyring"\n[agent]\nruntime_directory = "{tmp_path}/run"\n'
-    )
+    write_settings(tmp_path, port=1)
     found = Desk(Terminal(operation(), capsys))
     found.terminal.made.ceph.images[ImageName("rbd", "old")] = FakeImage("old1", 1 << 30)
     monkeypatch.setattr("gateway.cli.plan.look_at_kernel", lambda *_: kernel_with_secrets(tmp_path))
     ARGUMENTS.clear()
     return found
-
-
-def kernel_with_secrets(path: Path) -> Kernel:
-    """The kernel of a node that serves an image to an initiator that proves itself."""
-    served = Served(path)
-    served.settle()
-    state = served.member.kernel.state
-    served.member.stop()
-    assert any(acl.auth for target in state.targets for tpg in target.tpgs for acl in tpg.initiators.values())
-    return state
 
 
 def test_the_lines_name_every_command() -> None:
@@ -285,76 +248,79 @@ def test_a_bug_shows_no_secret(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> N
     expect_none_in(*found)
 
 
-@dataclass
-class Served:
-    """A whole agent that serves an image to an initiator with CHAP, its log going where a journal's would."""
+class Refusing(etcdrpc.AuthServicer):  # type: ignore[misc] # etcd's generated code has no types
+    """An etcd that takes nobody's password; `heard` are those it was shown."""
 
-    path: Path
+    def __init__(self) -> None:
+        self.heard: list[str] = []
 
-    def __post_init__(self) -> None:
-        spec = replace(spec_of(1), initiators=(ALICE,))
-        self.cluster = Cluster(NETWORKS, (spec,))
-        key = self.path / "vault.key"
-        key.touch(0o600)
-        key.write_text(VAULT.hex() + "\n")
-        vault, store = load(key), self.cluster.store
-        acts.set_initiator(store, vault, ALICE, Credentials("alice", Secret(FILES["one"]), "us", Secret(FILES["own"])))
-        acts.set_discovery(store, vault, Credentials("all", Secret(FILES["all"]), "us", Secret(FILES["us"])))
-        self.member = Member(self.cluster, "gw1", self.path)
-        self.member.start()
-        self.member.cycle._open = Opener(key, PREFIX).open
-        self.member.membership._key_id = Opener(key, PREFIX).key_id
-
-    def settle(self) -> None:
-        """Until nothing is left to be done."""
-        self.member.settle()
-        assert self.member.kernel.state.targets
+    def Authenticate(self, request: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
+        """Refuse, in etcd's words."""
+        self.heard.append(request.password)
+        words = "etcdserver: authentication failed, invalid user ID or password"
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, words)
 
 
-@pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The log of this process, in a file; and systemd's ear, in the same."""
-    file = tmp_path / "log"
-    with file.open("a") as stream:
-        journal.set_up("gw1", stream=stream, environment={})
-        monkeypatch.setattr(cycle_module, "notify", lambda **words: stream.write(f"{words}\n"))
-        yield file
-    structlog.reset_defaults()
-    sys.excepthook = sys.__excepthook__
+@contextmanager
+def listening(auth: Refusing) -> Iterator[int]:
+    """A member of etcd's that asks for a certificate; its port."""
+    pair = AUTHORITY.issue("etcd", ["127.0.0.1"])
+    papers = grpc.ssl_server_credentials(
+        [(pair.key, pair.certificate)], AUTHORITY.certificate, require_client_auth=True
+    )
+    server = grpc.server(ThreadPoolExecutor(1))
+    etcdrpc.add_AuthServicer_to_server(auth, server)
+    port = server.add_secure_port("127.0.0.1:0", papers)
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(0).wait()
 
 
-def test_no_failure_of_the_agent_shows_a_secret(tmp_path: Path, said: Path) -> None:
-    """Each act of the kernel fails once in each way there is: log, events, reports and etcd stay clean."""
-    served = Served(tmp_path)
-    member, told = served.member, []
-    chronicle = Chronicle(served.cluster.store.events(), member.name)
-    errors = (KernelRefused("errno 5"), StorageUnavailable("no answer"), ZeroDivisionError("a bug"))
-    failing: dict[str, list[Exception]] = {}
+def test_a_refused_login_shows_no_password(desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real client of etcd's shows its certificate and its password, and says no more than which file was refused."""
+    etcd = Refusing()
+    with listening(etcd) as port:
+        write_settings(tmp_path, port)
+        for line in ("status", "doctor --only etcd", "events --json", "image show rbd/disk1"):
+            assert program.run([*line.split(), "--settings", "settings"], program.open_session) == 1
+            desk.shown += capsys.readouterr()
+    assert set(etcd.heard) == {PASSWORD}
+    assert str(tmp_path / "password") in "".join(desk.shown)
+    desk.expect_no_secret()
 
-    def before(act: str) -> None:
-        left = failing.setdefault(act.partition(" ")[0], list(errors))
-        if left:
-            raise left.pop(0)
 
-    member.kernel.before = before
-    for _ in range(80):
-        with suppress(RbdgateError, ZeroDivisionError):
-            member.turn()
-        told.append(repr(member.report))
-    assert {"build", "map_image", "open_path", "set_discovery"} <= set(failing), failing
-    served.settle()
-    for event in member.events:
-        chronicle.tell(event)
-    while not chronicle.write() or chronicle._queue:
-        continue
-    member.stop()
-    lines = said.read_text()
-    assert lines.count("event=") > 20
-    assert "a bug" in lines
-    keys = [f"{item.key} {item.value!r}" for item in served.cluster.etcd.range("/").items]
-    expect_none_in(lines, *map(repr, member.events), *told, *keys)
-    expect_none_in(repr(member.kernel.state), json.dumps(str(member.cycle._open(served.cluster.store.view()))))
-    assert "alice" not in lines
+DAMAGED = {
+    "two passwords": ("password", f"{PASSWORD}\n{PASSWORD}\n".encode(), 0o600),
+    "no text": ("password", PASSWORD.encode() + b"\xff", 0o600),
+    "everybody's password": ("password", PASSWORD.encode(), 0o644),
+    "no TLS key": ("tls.key", b"-----BEGIN PRIVATE KEY-----\nUnmistakable\n", 0o600),
+    "another TLS key": ("tls.key", AUTHORITY.issue("another").key + b"Unmistakable", 0o600),
+    "the group's TLS key": ("tls.key", b"Unmistakable", 0o640),
+    "no key": ("key", b"Unmistakable", 0o600),
+    "two keys": ("key", VAULT.hex().encode() * 2, 0o600),
+    "no keyring": ("keyring", b"[client.rbdgate]\nkey = Unmistakable", 0o600),
+}
+"""What can be wrong with a file that has a secret: its name, what is in it, and its mode."""
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_file_is_not_quoted(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    """Whatever is wrong with a file that has a secret, the file is named and none of it is shown."""
+    name, content, mode = DAMAGED[damage]
+    with listening(Refusing()) as port:
+        write_settings(tmp_path, port)
+        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(mode)
+        for line in ("status", "doctor --only settings", "doctor --only ceph", "secrets show-key-id"):
+            program.run([*line.split(), "--settings", "settings"], program.open_session)
+            desk.shown += capsys.readouterr()
+    assert name in "".join(desk.shown)
+    desk.expect_no_secret()
 
 
 def test_what_the_kernel_refuses_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
