@@ -160,7 +160,7 @@ def agent_kill(images: Together) -> None:
 def guard_kill(images: Together) -> None:
     """The guard dies; the gateway's portals are cut until its successor has compared.
 
-    Where that takes long, as on a busy machine, the gateway gives the images to others, which are to keep the promise, too.
+    Where that takes long, as on a busy machine, the gateway gives the images to others, which keep the promise, too.
     """
     holder = images.holder
     images.scene.run(holder, "systemctl", "kill", "--signal=KILL", "--kill-who=main", "rbdgate-guard.service")
