@@ -272,6 +272,7 @@ def test_without_faults_every_answer_is_the_models(pair: Pair) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)
 def test_every_answer_holds_through_faults(pair: Pair) -> None:
     """A move, the death of the agent and of the guard, and a power cut: keys, holder, type and access stay exact."""
     sequence(pair, 2, FAULTS, 8)
