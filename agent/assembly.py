@@ -1,4 +1,4 @@
-"""Puts the agent together from its rooms, the lease first: nothing slow comes before the first renewal."""
+"""Puts the agent together from its rooms, around the lease that is renewed already if there was one to inherit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import structlog
 from agent.announcer import Announcer
 from agent.chronicle import Chronicle
 from agent.clock import boottime
+from agent.cycle import Cycle
 from agent.defence import Defence
+from agent.inheritance import Inheritance
 from agent.keeper import LeaseKeeper
 from agent.membership import Membership
 from agent.monitoring.collector import Sources, registry_of
@@ -38,10 +40,8 @@ from gateway.settings import Settings
 from gateway.store.client import EtcdClient
 from gateway.store.cluster import ClusterStore
 from gateway.store.events import EventStore
-from gateway.store.papers import News, NotRenewed, Papers
 
 if TYPE_CHECKING:
-    from agent.cycle import Cycle
     from gateway.storage import CephStorage
 
 log = structlog.get_logger("main")
@@ -51,11 +51,13 @@ LAST_EVENTS = 1.0
 
 
 @contextmanager
-def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterator[Cycle]:
+def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str, inheritance: Inheritance) -> Iterator[Cycle]:
     """The agent's cycle, ready to run; afterwards lease, claims and exports are left to a successor."""
     wake, timers, monitor = Wake(), settings.timers, Monitor()
 
-    papers = Papers(settings.etcd.security, tell=_log_renewal)  # one for all: the files are read once
+    papers, keeper, ears = inheritance.papers, inheritance.keeper, inheritance.ears
+    ears.on_lease = partial(wake.set, "lease")
+    ears.on_renewal, ears.on_request = monitor.counts.renewed, monitor.counts.etcd
 
     def client() -> EtcdClient:
         return EtcdClient(
@@ -65,7 +67,6 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     link = StorageLink(lambda: _connect(settings, monitor), on_change=lambda: wake.set("storage"))
     kernel = NodeKernel(runtime, timers, client=lambda: link.connected().kernel_client)
     reachability = Reachability(timers, boottime())
-    lease_client = client()  # of its own: nobody else's call delays a renewal
     requests = RequestLedger(KernelLog(), runtime, boot)
     opener = Opener(settings.key_file, settings.etcd.prefix)
     membership = Membership(
@@ -74,8 +75,8 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         boot_id=boot,
         timers=timers,
         store=ClusterStore(client(), settings.etcd.prefix),
-        leases=ClusterStore(lease_client, settings.etcd.prefix),
-        lease_client=lease_client,
+        leases=inheritance.leases,
+        lease_client=inheritance.lease_client,
         link=link,
         kernel=kernel,
         runtime=runtime,
@@ -96,11 +97,10 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     kernel.on_address = announcer.again
     chronicle = Chronicle(EventStore(client(), settings.etcd.prefix), settings.node)
     defence = Defence(kernel.contested, kernel.macs, announcer.defend, tell=chronicle.tell)
-    adopted = membership.adopt()
-    taken_up = membership.tenure.lease if adopted else 0
-    log.info("agent starts", node=str(settings.node), version=version("rbdgate"), adopted=adopted)
+    if keeper is not None:
+        membership.adopt(keeper)
+    log.info("agent starts", node=str(settings.node), version=version("rbdgate"), adopted=keeper is not None)
     lio.ensure_modules()
-    from agent.cycle import Cycle  # noqa: PLC0415 - after the lease was taken up
 
     chronicle.start()
     link.start()
@@ -114,7 +114,7 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
         settings.node,
         version("rbdgate"),
         chronicle.tell,
-        adopted=taken_up,
+        adopted=keeper.lease if keeper is not None else 0,
         runtime=runtime,
         lease_ttl=timers.lease_ttl,
     )
@@ -168,13 +168,6 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str) -> Iterat
     finally:
         membership.stop()
         chronicle.flush(LAST_EVENTS)
-
-
-def _log_renewal(news: News) -> None:
-    if isinstance(news, NotRenewed):
-        log.warning("etcd certificate not renewed", reason=news.reason)
-    else:
-        log.info("etcd certificate renewed", not_after=news.ends.isoformat() if news.ends else None)
 
 
 def _connect(settings: Settings, monitor: Monitor) -> CephStorage:

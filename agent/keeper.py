@@ -22,6 +22,29 @@ from gateway.timers import Timers
 
 log = structlog.get_logger("keeper")
 
+TURNLESS = 120.0
+"""How long a lease is inherited though no turn of an agent ends, in s: systemd ends one that hangs after 60."""
+
+
+def inherited(runtime: RuntimeDirectory, boot_id: str, node: str, now: float) -> Tenure | None:
+    """The tenure that a predecessor left in `/run` on this boot for its successor to go on with; None if none did.
+
+    Agents that start and die, one after the other, must not keep a lease alive under which nobody looks after the
+    images: where no turn of any of them ended for `TURNLESS` seconds, the lease is left to run out.
+    """
+    tenure, turned = runtime.read_tenure(boot_id), runtime.cycle_sign()
+    if tenure is None or tenure.end <= 0:
+        return None
+    if tenure.node not in ("", node):  # the lease says that another node lives: it must run out
+        log.warning("this node had another name; beginning anew", former=tenure.node, now=node)
+        runtime.drop_tenure()
+        return None
+    if turned is None or now - turned > TURNLESS:
+        log.error("no agent here ended a turn for long; leaving its lease to run out", lease=f"{tenure.lease:x}")
+        return None
+    log.info("taking up the lease of a former agent", lease=f"{tenure.lease:x}")
+    return replace(tenure, node=node)
+
 
 class Renewal(Enum):
     """What came of one renewal."""

@@ -66,9 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_agent(settings: Settings, runtime: RuntimeDirectory) -> int:
     lock = _only_one(runtime, "agent")
     threading.excepthook = _end_at_once
-    from agent.assembly import assemble  # noqa: PLC0415 - slow imports come after the lease was taken up
+    from agent.inheritance import take_up  # noqa: PLC0415 - each command imports its own rooms only
 
-    with assemble(settings, runtime, boot_id()) as cycle:
+    boot = boot_id()
+    inheritance = take_up(settings, runtime, boot)
+    from agent.assembly import assemble  # noqa: PLC0415 - what is slow to load comes after the first renewal
+
+    with assemble(settings, runtime, boot, inheritance) as cycle:
         signal.signal(signal.SIGTERM, lambda *_: cycle.stop())
         signal.signal(signal.SIGINT, lambda *_: cycle.stop())
         cycle.run()

@@ -86,19 +86,24 @@ class Membership:
             return Tenure(self.boot_id, keeper.lease if keeper else 0, 0.0)
         return keeper.tenure
 
-    def adopt(self) -> bool:
-        """Go on with the lease that a predecessor left in `/run` on this boot; the keeper finds out if it lives."""
-        tenure = self._runtime.read_tenure(self.boot_id)
-        if tenure is None or tenure.end <= 0:
-            return False
-        if tenure.node not in ("", str(self._node)):  # the lease says that another node lives: it must run out
-            log.warning("this node had another name; beginning anew", former=tenure.node, now=str(self._node))
-            self._runtime.drop_tenure()
-            return False
-        log.info("taking up the lease of a former agent", lease=f"{tenure.lease:x}")
-        # What the predecessor proved holds until its end: nothing is withdrawn meanwhile.
-        self._start_keeper(replace(tenure, node=str(self._node)))
-        return True
+    def adopt(self, keeper: LeaseKeeper) -> None:
+        """Go on with a lease that a predecessor left; its keeper finds out if it lives.
+
+        What the predecessor proved holds until its end: nothing is withdrawn meanwhile.
+        """
+        self._keeper = keeper
+
+    def keep(self, tenure: Tenure) -> LeaseKeeper:
+        """A started keeper of that lease."""
+        keeper = self._make_keeper(
+            self._leases,
+            tenure,
+            timers=self._timers,
+            runtime=self._runtime,
+            on_change=lambda: self._on_change("lease"),
+        )
+        keeper.start()
+        return keeper
 
     @property
     def over(self) -> str:
@@ -216,19 +221,9 @@ class Membership:
         except (AlreadyExists, NotFound) as error:
             self._lease_client.revoke_lease(lease)
             raise NotYet(str(error)) from error
-        self._start_keeper(Tenure(self.boot_id, lease, 0.0, node=str(self._node)))
-        self.prove()
-
-    def _start_keeper(self, tenure: Tenure) -> None:
         self._resigned = None
-        self._keeper = self._make_keeper(
-            self._leases,
-            tenure,
-            timers=self._timers,
-            runtime=self._runtime,
-            on_change=lambda: self._on_change("lease"),
-        )
-        self._keeper.start()
+        self._keeper = self.keep(Tenure(self.boot_id, lease, 0.0, node=str(self._node)))
+        self.prove()
 
     def _leave(self, keeper: LeaseKeeper, kernel: Kernel, over: str) -> None:
         """End a membership whose lease is gone or that was resigned: the lease first, then what is in the kernel.

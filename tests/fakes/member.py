@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.clock import boottime
 from agent.cycle import Cycle, Turn
+from agent.keeper import inherited
 from agent.membership import Membership
 from agent.monitoring.monitor import Monitor
 from agent.narrator import Narrator
@@ -164,7 +165,10 @@ class Member:
             clock=lambda: self.now,
             reachability=self.reachability,
         )
-        adopted = self.membership.adopt()
+        self.runtime.write_cycle_sign(boottime())  # as the agents before this one did after each turn
+        tenure = inherited(self.runtime, self.boot_id, str(self.name), boottime())
+        if tenure is not None:
+            self.membership.adopt(self.membership.keep(tenure))
         self.monitor = Monitor(clock=lambda: boottime() + self.ahead)
         self.cycle = Cycle(
             node=self.name,
@@ -181,12 +185,12 @@ class Member:
                 self.name,
                 "1",
                 self.events.append,
-                adopted=self.lease if adopted else 0,
+                adopted=tenure.lease if tenure else 0,
                 runtime=self.runtime,
                 clock=lambda: boottime() + self.ahead,
             ),
         )
-        return adopted
+        return tenure is not None
 
     def sign(self) -> float | None:
         """When the guard last gave a sign of life."""

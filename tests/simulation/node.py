@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.cycle import Cycle, Turn
+from agent.keeper import inherited
 from agent.membership import Membership
 from agent.reachability import Reachability
 from agent.requests import RequestLedger
@@ -170,6 +171,7 @@ class Node:
             workers=workers,
             wake=wake,
             guard_sign=self.runtime.guard_sign,
+            on_turn=self.runtime.write_cycle_sign,
             clock=self.clock,
         )
         cycle.home = self
@@ -177,7 +179,9 @@ class Node:
         prober.start()
 
         def body() -> None:
-            membership.adopt()
+            tenure = inherited(self.runtime, self.boot_id, str(self.name), self.clock())
+            if tenure is not None:
+                membership.adopt(membership.keep(tenure))
             cycle.run()
 
         process.spawn("cycle", body)

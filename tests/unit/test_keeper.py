@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
-from agent.keeper import LeaseKeeper
+from agent.keeper import TURNLESS, LeaseKeeper, inherited
 from gateway.errors import LeaseGone, StoreUnavailable
 from gateway.runtime import RuntimeDirectory, Tenure
 from gateway.timers import Timers
 
 TIMERS = Timers()
+NOW = 1000.0
 
 
 class ScriptedStore:
@@ -174,3 +178,25 @@ def test_an_outage_does_not_fill_the_log(tmp_path: Path) -> None:
         for _ in range(102):
             keeper._renew()
     assert [entry["in_a_row"] for entry in logs] == [1, 2, 4, 8, 16, 32, 64, 1]
+
+
+@pytest.mark.parametrize(
+    ("turned", "taken"), [(None, False), (NOW - TURNLESS - 0.1, False), (NOW - TURNLESS, True), (NOW, True)]
+)
+def test_a_lease_is_inherited_only_where_agents_turn(tmp_path: Path, turned: float | None, taken: bool) -> None:
+    """Agents that start and die without end keep no lease alive: nobody would look after what is served under it."""
+    runtime = RuntimeDirectory(tmp_path)
+    left = Tenure("boot", 5, NOW + 3.0, {"a" * 16: 7}, node="gw1")
+    runtime.write_tenure(left)
+    if turned is not None:
+        runtime.write_cycle_sign(turned)
+    assert inherited(runtime, "boot", "gw1", NOW) == (left if taken else None)
+    assert inherited(runtime, "boot of another day", "gw1", NOW) is None
+
+
+def test_a_lease_that_is_inherited_is_renewed_before_the_rest_is_loaded() -> None:
+    """The libraries of Ceph and of the metrics cost seconds on a slow machine, and the tenure runs meanwhile."""
+    slow = ("rados", "rbd", "prometheus_client", "rtslib_fb", "agent.cycle", "gateway.kernel")
+    asked = f"import sys, agent.main, agent.inheritance; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]"

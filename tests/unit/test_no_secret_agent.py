@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from agent import assembly, journal, main
+from agent import inheritance, journal, main
 from agent.chronicle import Chronicle
 from agent.guard import Guard
 from agent.monitoring.guard_file import GuardFigures
@@ -321,7 +321,7 @@ def test_a_certificate_that_is_not_taken_shows_no_key(
     security = Security(
         *(tmp_path / "ca", tmp_path / "tls.crt", tmp_path / "tls.key"), "rbdgate", tmp_path / "password"
     )
-    held, seen = papers.Papers(security, tell=assembly._log_renewal), list[str]()
+    held, seen = papers.Papers(security, tell=inheritance._log_renewal), list[str]()
     for content in (b"Unmistakable", AUTHORITY.issue("other").key + b"Unmistakable"):
         (tmp_path / "tls.key").write_bytes(content)
         seen.append(repr((held.identity, held.passwords.candidates())))
