@@ -13,6 +13,8 @@ from tests.lab_product.conftest import recover
 from tests.lab_product.scene import Scene
 from tests.lab_product.waiting import until
 
+pytestmark = pytest.mark.full
+
 MINE, THEIRS = "rbd/access-mine", "rbd/access-theirs"
 REFUSED, MUTUAL_REFUSED = 24, 19  # open-iscsi's login failures: the target refuses us; we refuse what the target says
 SECRETS = {"one": "first-secret-1", "two": "second-secret2", "own": "targets-secret", "all": "discover-all-1"}
@@ -135,7 +137,6 @@ def stage(built: Stage) -> Iterator[Stage]:
     recover(built.scene)
 
 
-@pytest.mark.full
 def test_each_sees_and_reaches_its_own_with_its_own_secret(stage: Stage) -> None:
     """One initiator does not see or reach another's image; each secret works for whom it was set, as long as it is the
     one that was set last; all the same after a move; and with a gateway that has no key, it is not moved there."""
@@ -171,7 +172,6 @@ def test_each_sees_and_reaches_its_own_with_its_own_secret(stage: Stage) -> None
     assert theirs.login(THEIRS) == 0
 
 
-@pytest.mark.full
 def test_discovery_asks_every_gateway_the_same(stage: Stage) -> None:
     """With credentials set nobody is told of a target without them, at whichever gateway; cleared, it is as before."""
     scene, mine = stage.scene, stage.mine
@@ -188,7 +188,6 @@ def test_discovery_asks_every_gateway_the_same(stage: Stage) -> None:
     assert mine.sees(MINE) == own
 
 
-@pytest.mark.full
 def test_a_gateway_without_the_key(stage: Stage) -> None:
     """It is named when a secret is set; what it serves it keeps through a restart of its agent; it takes nothing that
     needs the key, and its discovery answers nobody; with the key back all is well, without a restart."""
@@ -220,7 +219,6 @@ def _moved(scene: Scene, to: str) -> bool:
     return bool(scene.image(MINE)["holder"] == to)
 
 
-@pytest.mark.full
 def test_no_secret_can_be_read_anywhere(stage: Stage) -> None:
     """After every command and failure: not in what was printed, in the journals, in etcd, in any process's arguments,
     nor in the dump for a bug report."""

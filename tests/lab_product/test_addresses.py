@@ -18,6 +18,8 @@ from tests.lab_product.scene import Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
+pytestmark = pytest.mark.full
+
 BOTH, FOREIGN = "rbd/both-families", "rbd/foreign-address"
 SIX = "fd77:1::150"
 STRANGER = "02:66:66:66:66:66"
@@ -63,7 +65,7 @@ def neighbour(scene: Scene, address: str) -> str:
     return words[words.index("lladdr") + 1] if "lladdr" in words else ""
 
 
-@pytest.mark.parametrize("address", ["10.77.1.160", pytest.param("fd77:1::160", marks=pytest.mark.full)])
+@pytest.mark.parametrize("address", ["10.77.1.160", "fd77:1::160"])
 def test_an_address_that_others_have_is_not_exported(scene: Scene, address: str) -> None:
     """The path stays down and names the owner, the other path is served; freed, it goes up by itself."""
     network, prefix = ("storage-1", 32) if "." in address else ("six", 128)
@@ -87,7 +89,6 @@ def test_an_address_that_others_have_is_not_exported(scene: Scene, address: str)
         scene.shell("ini1", f"ip address del {address}/{prefix} dev storage-1 2>/dev/null; true")
 
 
-@pytest.mark.full
 def test_both_families_serve_one_image_through_a_move(scene: Scene) -> None:
     """Discovery and login over IPv4 and over IPv6, one disk of two paths, and no block lost when it moves."""
     with image(scene, BOTH, "storage-1=10.77.1.150", f"six={SIX}"):
@@ -144,7 +145,6 @@ def opened(scene: Scene, node: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("address", ["10.77.1.170", "fd77:1::170"])
 def test_an_address_that_others_claim_comes_back(scene: Scene, address: str) -> None:
     """A stranger announces a portal's address: the initiator's table is back at the holder soon, and it is logged."""

@@ -11,6 +11,8 @@ from tests.lab_product.scene import PREFIX, Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
+pytestmark = pytest.mark.full
+
 KINDS = (Interruption.KRBD_BLOCKLISTED, Interruption.LIBRADOS_BLOCKLISTED)  # as `instances` has them
 NOTICED_WITHIN = 90.0  # seconds: `blocklist_check` is 60
 
@@ -25,7 +27,7 @@ def instances(scene: Scene, node: str) -> tuple[str, str]:
 
 
 @pytest.mark.writer(lanes=2)
-@pytest.mark.parametrize("which", [pytest.param(0, id="krbd"), pytest.param(1, id="librados", marks=pytest.mark.full)])
+@pytest.mark.parametrize("which", [pytest.param(0, id="krbd"), pytest.param(1, id="librados")])
 def test_a_blocklisted_gateway_begins_anew(scene: Scene, disk: Disk, write: Writing, which: int) -> None:
     """The holder resigns, and the image is served again by it or another one, with clients that are on no blocklist."""
     holder = scene.holder(disk.image)

@@ -48,6 +48,7 @@ def test_a_holder_that_is_cut_off_lets_another_serve(
     assert write.record(kind, "cut", "served") < AFTER_LEASE
 
 
+@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_a_lost_storage_network_leaves_the_other_path(scene: Scene, disk: Disk, write: Writing) -> None:
     """With every packet of one network lost and its link up, multipath goes on on the other one, and nothing moves."""

@@ -39,9 +39,8 @@ ONE_MEMBER = {
 }
 
 
-@pytest.mark.parametrize(
-    "fault", [pytest.param(name, marks=[pytest.mark.full] if "follower" in name else []) for name in ONE_MEMBER]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("fault", ONE_MEMBER)
 def test_one_member_less_is_not_noticed(scene: Scene, disk: Disk, write: Writing, fault: str) -> None:
     """With one etcd member gone, the leader too, every claim stands, no session is renewed and nothing is lost."""
     choose, harm = ONE_MEMBER[fault]

@@ -10,13 +10,14 @@ from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
+pytestmark = pytest.mark.full
+
 INIT = (
     *("cluster", "init", "--network", "storage-1=10.77.1.0/24,10.77.1.100-10.77.1.199"),
     *("--network", "storage-2=10.77.2.0/24,10.77.2.100-10.77.2.199", "--anchor-pool", "rbd"),
 )
 
 
-@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_a_wiped_etcd_is_rebuilt_from_the_images(scene: Scene, disk: Disk, write: Writing) -> None:
     """Without etcd's memory every node lets go; `cluster init` and `image restore` bring the same disk back."""
@@ -62,7 +63,6 @@ def test_an_older_backup_makes_no_second_holder(scene: Scene, disk: Disk, write:
     write.record(Interruption.ETCD_RESTORED, "restored")
 
 
-@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_a_backup_from_before_a_power_cut_fences_the_last_holder(scene: Scene, disk: Disk, write: Writing) -> None:
     """The backup knows nothing of the node that had the image last and is cut off now; the image itself does."""

@@ -94,6 +94,7 @@ def test_a_move_is_told_with_its_operator(scene: Scene, disk: Disk, write: Writi
     assert write.verify()["clean"]
 
 
+@pytest.mark.full
 def test_a_restart_of_the_agent_is_one_event(scene: Scene, disk: Disk) -> None:
     """An agent that takes up what its predecessor served tells that, and nothing else of the image."""
     holder, before = scene.holder(disk.image), last_number(scene)

@@ -11,8 +11,9 @@ from tests.lab_product.scene import PREFIX, Claimed, Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
+pytestmark = pytest.mark.full
 
-@pytest.mark.full
+
 @pytest.mark.writer(lanes=4)
 def test_a_machine_that_is_shut_down_costs_a_planned_move(scene: Scene, disk: Disk, write: Writing) -> None:
     """With `systemctl poweroff` of the holder nobody waits for a lease, nobody is fenced, and it comes back."""
@@ -35,7 +36,6 @@ def test_a_machine_that_is_shut_down_costs_a_planned_move(scene: Scene, disk: Di
     assert write.record(Interruption.SHUT_DOWN, "poweroff", "served") < IN_ORDER
 
 
-@pytest.mark.full
 @pytest.mark.writer(lanes=4)
 def test_a_claim_deleted_by_hand_is_no_dead_end(scene: Scene, disk: Disk, write: Writing) -> None:
     """The former holder notices, lets go of header and records, and whoever claims the image serves it, unfenced."""

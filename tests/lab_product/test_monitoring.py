@@ -137,6 +137,7 @@ def test_a_crash(scene: Scene, disk: Disk, write: Writing, watch: Watch) -> None
     write.stop()
 
 
+@pytest.mark.full
 def test_a_drain(scene: Scene, disk: Disk, write: Writing, watch: Watch) -> None:
     """Whoever forgets to resume a node is reminded; no gateway is down, the move is counted, and its two nodes' logs
     and the events have one trace."""
@@ -193,6 +194,7 @@ def test_ceph_stands_still(scene: Scene, disk: Disk, write: Writing, watch: Watc
     write.stop()
 
 
+@pytest.mark.full
 def test_a_guard_that_does_not_run(scene: Scene, disk: Disk, watch: Watch) -> None:
     """Its gateway is not ready and an alert says so, though it serves nothing; both end when it is back."""
     watch.wait_clear()

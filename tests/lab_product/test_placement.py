@@ -16,6 +16,8 @@ from tests.lab_product.scene import PREFIX, Disk, Scene
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
+pytestmark = pytest.mark.full
+
 SETTINGS = "/etc/rbdgate/rbdgate.toml"
 DELAY = 8  # seconds a node must have been fit before images come back to it, instead of the lab's hour
 MORE = tuple(f"rbd/more{number}" for number in range(1, 6))
@@ -67,7 +69,6 @@ def is_even(scene: Scene) -> bool:
     return holders(scene) == dict.fromkeys(scene.gateways, 2)
 
 
-@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_a_new_node_gets_its_share(scene: Scene, disk: Disk, more: None, write: Writing) -> None:
     """A node that the cluster has never heard of joins, and is given its share with nothing restarted and lost."""
@@ -95,7 +96,6 @@ def test_a_new_node_gets_its_share(scene: Scene, disk: Disk, more: None, write: 
     assert verdict["clean"], verdict
 
 
-@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_drain_moves_everything_and_resume_brings_it_back(scene: Scene, disk: Disk, more: None, write: Writing) -> None:
     """A drained node is empty when the command returns; resumed, it has its share again; no write is lost."""
@@ -133,7 +133,6 @@ def most_at_once(events: Iterable[tuple[str, str]]) -> int:
     return most
 
 
-@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_maintenance_empties_and_rebalance_spreads_as_weighed(
     scene: Scene, disk: Disk, more: None, write: Writing
@@ -180,7 +179,6 @@ def test_maintenance_empties_and_rebalance_spreads_as_weighed(
     assert write.record(Interruption.REBALANCE, "rebalance", "rebalanced") < IN_ORDER
 
 
-@pytest.mark.full
 @pytest.mark.writer(lanes=2)
 def test_pins_and_nodes_to_keep_away_from(scene: Scene, disk: Disk, write: Writing) -> None:
     """An image goes at once to its pin, and away from nodes it is kept from: a planned move each."""

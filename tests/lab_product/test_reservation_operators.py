@@ -160,6 +160,7 @@ def test_forget_removes_one_registration_and_says_why(stage: Stage) -> None:
     until("the reason is told", lambda: _told(stage.scene, "its host was scrapped"), within=TOLD_WITHIN)
 
 
+@pytest.mark.full
 def test_who_is_registered_is_denied_only_with_its_registration(stage: Stage) -> None:
     """Refused with the key and the way; done with `--clear-registration`, and the other initiator sees it gone."""
     stage.set_up()

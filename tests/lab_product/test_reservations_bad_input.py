@@ -159,6 +159,7 @@ def test_a_text_that_somebody_else_changed_before_the_first_change(stage: Stage)
     assert stage.rows() == {("a", 1): 0xEE}
 
 
+@pytest.mark.full
 def test_something_else_mounted_there_while_it_is_served(stage: Stage) -> None:
     """A guard that starts and cannot catch changes takes what is exported off the air instead of letting them go by."""
     scene = stage.scene

@@ -220,6 +220,7 @@ def test_an_osd_that_stands_still_delays_its_own_images_only(stage: Stage) -> No
     assert stage.rows() == {("a", 1): 0xA1}
 
 
+@pytest.mark.full
 def test_a_long_silence_is_heard_as_a_lost_connection(stage: Stage) -> None:
     """Cut off for 20 s, no initiator hears GOOD for what is not recorded; the image comes back by itself."""
     holder = stage.scene.holder(NAMES[0])
@@ -235,6 +236,7 @@ def test_a_long_silence_is_heard_as_a_lost_connection(stage: Stage) -> None:
     assert stage.rows() == {("a", 1): 0xA1, ("b", 1): 0xB2}
 
 
+@pytest.mark.full
 def test_a_guard_that_dies_with_a_change_in_its_hand(stage: Stage) -> None:
     """The next guard never sees that request: it fails it behind the cut, and the first change after it is recorded."""
     scene, holder = stage.scene, stage.scene.holder(NAMES[0])
@@ -380,6 +382,7 @@ def test_mpathpersist_across_a_failover(stage: Stage) -> None:
     assert "NO reservation" in scene.run(NODE, "mpathpersist", "--in", "--read-reservation", mapped)
 
 
+@pytest.mark.full
 def test_fence_scsi_across_a_failover(stage: Stage) -> None:
     """Pacemaker's agent registers two hosts, and fences one after a power cut; after a move it is fenced still."""
     scene, fenced = stage.scene, Step(B, Access.WRITE)

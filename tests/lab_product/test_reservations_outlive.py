@@ -38,6 +38,8 @@ from tests.spc4.model import (
 from tests.spc4.sequences import Step
 from tests.spc4.wire import Unanswered
 
+pytestmark = pytest.mark.full
+
 PAST_THE_LEASE = 13.0  # seconds: more than the default lease of 10
 HOLDER, REGISTRANT, STRANGER = Nexus("a", 1), Nexus("b", 1), Nexus("b", 2)
 SETTING_UP = (
@@ -196,14 +198,12 @@ CLUSTERS = (Type.WRITE_EXCLUSIVE_REGISTRANTS_ONLY, Type.WRITE_EXCLUSIVE_ALL_REGI
 """What Windows and Pacemaker reserve with, and the one where LIO's own holder is not the recorded one."""
 
 
-@pytest.mark.full
 def test_what_clusters_use_outlives_a_power_cut(scene: Scene) -> None:
     """The two types that clusters use are as they were after a takeover, and nobody gets in who may not."""
     with reserved(scene, CLUSTERS) as images:
         expect_to_outlive(images, power_cut)
 
 
-@pytest.mark.full
 @pytest.mark.timeout(1200)  # the first of them makes six images and logs in to each on two paths twice
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_type_outlives(all_types: Together, event: Callable[[Together], None]) -> None:

@@ -12,6 +12,8 @@ from tests.lab_product.interruptions import Interruption
 from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import until
 
+pytestmark = pytest.mark.full
+
 IMAGE = "rbd/grown"
 GIB = 1 << 30
 STALL = 3.0  # seconds a write may wait while Ceph changes the size
@@ -68,7 +70,6 @@ def test_a_disk_grows_under_its_writer(scene: Scene, grown: Disk, request: pytes
     assert verdict["clean"], verdict
 
 
-@pytest.mark.full
 def test_a_stopped_disk_is_nowhere_until_it_is_started(
     scene: Scene, grown: Disk, request: pytest.FixtureRequest
 ) -> None:

@@ -43,6 +43,7 @@ def impostor(scene: Scene, disk: Disk, write: Writing) -> Iterator[str]:
     scene.run(node, "systemctl", "restart", "rbdgate-agent.service", within=120)
 
 
+@pytest.mark.full
 def test_a_second_machine_of_the_same_name_waits(scene: Scene, disk: Disk, impostor: str, write: Writing) -> None:
     """A machine set up with the name of a live gateway serves nothing and says why; the live one goes on."""
     holder, sessions = scene.holder(disk.image), scene.sessions()

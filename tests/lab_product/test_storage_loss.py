@@ -13,6 +13,8 @@ from tests.lab_product.scene import Disk, Scene
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
+pytestmark = pytest.mark.full
+
 TIMERS = Timers()
 GIVEN_UP = "rbd/given-up"
 
@@ -67,7 +69,6 @@ def _given_up(scene: Scene) -> Iterator[str]:
     scene.rbdgate("image", "delete", GIVEN_UP)
 
 
-@pytest.mark.full
 def test_a_client_that_gave_a_write_up_is_fenced_and_not_released(scene: Scene, disk: Disk, given_up: str) -> None:
     """After an OSD hung for longer than krbd waits, a planned move ends with the former client on the blocklist.
 

@@ -17,6 +17,8 @@ from tests.lab_product.test_storage_loss import can_serve, give_back_ceph, lose_
 from tests.lab_product.waiting import for_seconds, until
 from tests.lab_product.writing import Writing
 
+pytestmark = pytest.mark.full
+
 SETTINGS = "/etc/rbdgate/rbdgate.toml"
 TIMEOUT = 15.0  # seconds, `agent.watchdog.TIMEOUT`
 UNFED = TIMEOUT + 4  # seconds after which a watchdog that is fed no more has fired
@@ -56,7 +58,6 @@ def boots(scene: Scene) -> dict[str, str]:
     return {node: scene.run(node, "cat", "/proc/sys/kernel/random/boot_id").strip() for node in scene.gateways}
 
 
-@pytest.mark.full
 @pytest.mark.usefixtures("_armed")
 @pytest.mark.writer(lanes=2)
 def test_a_quorum_lost_for_long_resets_nobody_and_nothing_flaps(scene: Scene, disk: Disk, write: Writing) -> None:
@@ -84,7 +85,6 @@ def test_a_quorum_lost_for_long_resets_nobody_and_nothing_flaps(scene: Scene, di
     assert write.stall("served").seconds < 3, "the image moved again after it was back"
 
 
-@pytest.mark.full
 @pytest.mark.usefixtures("_armed")
 @pytest.mark.writer(lanes=2)
 def test_nobody_gives_up_when_ceph_is_away_for_all(scene: Scene, disk: Disk, write: Writing) -> None:
@@ -107,7 +107,6 @@ def test_nobody_gives_up_when_ceph_is_away_for_all(scene: Scene, disk: Disk, wri
     write.record(Interruption.CEPH_STOPPED, "away")
 
 
-@pytest.mark.full
 @pytest.mark.usefixtures("_armed")
 @pytest.mark.writer(lanes=2)
 def test_losing_etcd_and_ceph_resets_nobody(scene: Scene, disk: Disk, write: Writing) -> None:
