@@ -22,11 +22,13 @@ class MemoryRuntime(RuntimeDirectory):
         object.__setattr__(self, "path", None)
         object.__setattr__(self, "_tenure", None)
         object.__setattr__(self, "_requests", None)
+        object.__setattr__(self, "_turned", None)
         object.__setattr__(self, "_sign", sign)
         object.__setattr__(self, "shorter", lambda: None)
 
     _tenure: Tenure | None
     _requests: RequestsRead | None
+    _turned: float | None
     _sign: Callable[[], float | None]
     shorter: Callable[[], None]
 
@@ -54,6 +56,14 @@ class MemoryRuntime(RuntimeDirectory):
     def read_requests(self, boot_id: str) -> RequestsRead | None:
         """What was kept."""
         return self._requests
+
+    def write_cycle_sign(self, now: float) -> None:
+        """Keep it."""
+        object.__setattr__(self, "_turned", now)
+
+    def cycle_sign(self) -> float | None:
+        """What was kept."""
+        return self._turned
 
     def write_guard_sign(self, now: float) -> None:
         """The guard's sign is as fresh as the guard is alive."""
