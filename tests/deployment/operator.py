@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 from tests.deployment.controller import Play
 from tests.deployment.stage import POOL, Site
+from tests.lab.making import ceph_of
 from tests.lab_product.scene import wwid_of
 from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
@@ -90,6 +92,17 @@ def sessions(site: Site) -> str:
     said: str = site.lab.exec(INITIATOR, "sh", "-c", _SESSIONS).stdout
     assert said.strip()
     return said
+
+
+def leave_nothing(site: Site) -> None:
+    """Have the initiator forget every target, and Ceph the image, which outlives the cluster that was uninstalled."""
+    for words in (("iscsiadm", "-m", "node", "-u"), ("multipath", "-F"), ("iscsiadm", "-m", "node", "-o", "delete")):
+        site.lab.exec(INITIATOR, *words, timeout=120, check=False)
+    ceph = ceph_of(site.lab.places)
+    pools = json.loads(ceph.commands({"prefix": "osd pool ls", "format": "json"})[0])
+    pool, name = IMAGE.split("/")
+    if pool in pools and name in ceph.rbd("ls", pool).split():
+        ceph.rbd("rm", "--no-progress", IMAGE)
 
 
 @contextmanager

@@ -22,10 +22,11 @@ SECOND = 2  # each node's turn prints the play's name once
 
 @pytest.fixture(scope="module")
 def disk(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Disk:
-    """A cluster of the previous version on an etcd that was there before and speaks no TLS, as that version does.
+    """A cluster of the previous version, on an etcd that was there before and speaks no TLS.
 
     Its hosts may have had another cluster, which was uninstalled.
     """
+    operator.leave_nothing(site)
     source: Path = previous(tmp_path_factory.mktemp("previous") / "source")
     site.offer(PREVIOUS, source)
     site.offer(NEXT)

@@ -193,6 +193,12 @@ class CephCluster:
         answers: list[str] = json.loads(result.stdout)
         return answers
 
+    def rbd(self, *arguments: str) -> str:
+        """What Debian's `rbd` printed as this cluster's administrator; CalledProcessError with what it said."""
+        words = ("rbd", "-c", str(self.conf), "--keyring", str(self.admin_keyring), *arguments)
+        command = [*self._enter, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
     @property
     def _enter(self) -> tuple[str, ...]:
         # nsenter becomes the daemon; `ip netns exec` would leave it in a mount namespace of its own.

@@ -244,9 +244,7 @@ class Scene:
 
     def rbd(self, *arguments: str) -> None:
         """Run Debian's `rbd` as the administrator of the lab's Ceph, as somebody outside of rbdgate would."""
-        enter = ["nsenter", f"--net=/run/netns/{self.ceph.netns}"]
-        words = ["rbd", "-c", str(self.ceph.conf), "--keyring", str(self.ceph.admin_keyring), *arguments]
-        subprocess.run([*enter, *words], check=True, capture_output=True, timeout=60)
+        self.ceph.rbd(*arguments)
 
     def lift_fences(self, instances: set[str]) -> None:
         """Take these off Ceph's blocklist, against all advice, and return when the OSD of the pool `rbd` knows."""
