@@ -81,6 +81,7 @@ def _lifted_fences_stay_lifted(scene: Scene) -> Iterator[None]:
         scene.run(node, "systemctl", "restart", "rbdgate-agent.service")
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("_lifted_fences_stay_lifted")
 @pytest.mark.writer(lanes=LANES, blocks=BLOCKS, rate=RATE, read_every=0)
 def test_without_the_fence_the_checker_sees_a_stale_block(scene: Scene, disk: Disk, write: Writing) -> None:

@@ -190,6 +190,7 @@ def stage(logged_in: Stage) -> Iterator[Stage]:
     recover(scene)
 
 
+@pytest.mark.full
 def test_a_short_silence_of_the_guard_alone_only_delays(stage: Stage) -> None:
     """With the guard cut off from Ceph for 2 s a change is answered afterwards; reads of all images go on."""
     holder = stage.scene.holder(NAMES[0])
