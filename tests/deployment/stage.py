@@ -52,7 +52,7 @@ class Site:
         password.touch(mode=0o600)
         password.write_text(secrets.token_hex(16))
         vault = place / "group_vars/all/vault.yml"
-        kept = {"vault_etcd_password": self.secret, "vault_secrets_key": secrets.token_hex(32)}
+        kept = {"vault_etcd_password": self.secret("etcd-password"), "vault_secrets_key": self.secret("secrets-key")}
         vault.write_text(json.dumps(kept))
         self.controller.encrypt(vault)
         # JSON is YAML; what is written here is for Ansible alone.
@@ -69,13 +69,12 @@ class Site:
         """The last file of group_vars/all that Ansible reads."""
         return self.controller.inventory / "group_vars/all/zz_lab.yml"
 
-    @property
-    def secret(self) -> str:
-        """etcd's password for the gateways: as long as the lab lives, and told to nobody but the vault."""
-        file = self.controller.home / "etcd-password"
+    def secret(self, name: str) -> str:
+        """A secret of that name (32 bytes in hex): as long as the lab lives, and told to nobody but the vault."""
+        file = self.controller.home / name
         if not file.exists():
             file.touch(mode=0o600)
-            file.write_text(secrets.token_hex(24))
+            file.write_text(secrets.token_hex(32))
         return file.read_text()
 
     def rbdgate(self, *words: str, node: str = "gw1", within: float = 120) -> Any:
