@@ -102,12 +102,13 @@ def test_uninstall_refuses_while_an_image_is_served_and_then_leaves_nothing(site
 
 
 def left_on(site: Site, gateway: str) -> str:
-    """What of rbdgate's program, units, settings and secrets is on a gateway."""
+    """What of rbdgate's program, units, settings, secrets and file system is on a gateway."""
     places = (
         "/opt/rbdgate /usr/local/bin/rbdgate* /etc/rbdgate/rbdgate.toml /etc/rbdgate/secrets.key /etc/rbdgate/etcd"
         " /etc/ceph/*.keyring /etc/systemd/system/rbdgate-*.service"
     )
-    return str(site.lab.exec(gateway, "sh", "-c", f"ls -d {places} 2>/dev/null; :").stdout)
+    look = f"ls -d {places} 2>/dev/null; findmnt --types=fuse.rbdgate; :"
+    return str(site.lab.exec(gateway, "sh", "-c", look).stdout)
 
 
 def daemons(site: Site, *units: str) -> list[str]:
