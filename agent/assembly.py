@@ -24,6 +24,7 @@ from agent.monitoring.monitor import Monitor
 from agent.monitoring.pages import Pages
 from agent.monitoring.readiness import Live
 from agent.monitoring.server import Server
+from agent.monitoring.storage import MeasuredStorage
 from agent.narrator import Narrator
 from agent.notify import notify
 from agent.opening import Opener
@@ -33,6 +34,7 @@ from agent.storage import StorageLink
 from agent.wakeups import NetworkWatch, StoreWatch, Wake
 from agent.workers import Workers
 from gateway import lio
+from gateway.images.cluster import CephConnection
 from gateway.images.kernel_log import KernelLog
 from gateway.kernel import NodeKernel
 from gateway.runtime import RuntimeDirectory
@@ -172,9 +174,6 @@ def assemble(settings: Settings, runtime: RuntimeDirectory, boot: str, inheritan
 
 def _connect(settings: Settings, monitor: Monitor) -> CephStorage:
     """A measured connection."""
-    from agent.monitoring.storage import MeasuredStorage  # noqa: PLC0415 - librados is slow to load, and this
-    from gateway.images.cluster import CephConnection  # noqa: PLC0415 - has a thread of its own
-
     ceph, bound = settings.ceph, settings.timers.rados_operation
     connection = CephConnection(ceph.conf, ceph.user, ceph.keyring, op_timeout=bound)
     return MeasuredStorage(connection, settings.node, monitor)

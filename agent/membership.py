@@ -34,7 +34,7 @@ from gateway.store.cluster import ClusterStore
 from gateway.timers import Timers
 
 if TYPE_CHECKING:
-    from gateway.storage import CephStorage  # librados is slow to load: it comes with the first connection
+    from gateway.storage import CephStorage
 
 log = structlog.get_logger("membership")
 
