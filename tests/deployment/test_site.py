@@ -72,7 +72,7 @@ def test_prometheus_asks_every_gateway(site: Site, first: Play) -> None:
 
 
 def test_no_secret_is_told(site: Site, first: Play) -> None:
-    """No play's output has the password or the cephx key, and no file with them is for others to read."""
+    """No play's output has the password, CHAP's key or Ceph's, and no file with one of them is for others to read."""
     (key,) = ceph_of(site.lab.places).commands({"prefix": "auth print-key", "entity": "client.rbdgate"})
     for secret in (site.secret("etcd-password"), site.secret("secrets-key"), key.strip()):
         assert [play for play in site.controller.played if secret in play.output] == []
