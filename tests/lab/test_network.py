@@ -35,14 +35,14 @@ BOUND = 60  # seconds a stream goes on if nobody ends it
 ENOUGH = "/run/rbdgate-stream-is-enough"  # once it is there, what streams or receives on that node ends
 
 STREAM = """
-import os, socket, threading, time
+import os, socket, sys, threading, time
 def serve(family, address):
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_IP, 15, 1)
     listener.bind((address, 5000))
     listener.listen()
-    print("LISTENING", flush=True)
+    sys.stdout.write("LISTENING\\n")  # in one piece: prints of two threads mix
     connection, _ = listener.accept()
     while True:
         connection.sendall(b"x" * 1000)
