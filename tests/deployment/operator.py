@@ -20,6 +20,7 @@ IMAGE = f"{POOL}/disk1"
 INITIATOR = "ini1"
 IQN = f"iqn.2026-11.io.rbdgate:{INITIATOR}"
 USER, SECRET = "host1", "a-secret-of-host1"
+TARGET_USER, TARGET_SECRET = "target1", "a-secret-of-target1"
 VERSION = "0.1.0"
 PLAYED_WITHIN = 1500.0  # seconds; a playbook's first run takes half of that where two processors are free for it
 SERVED_WITHIN = 120.0
@@ -57,12 +58,20 @@ def wait_served(site: Site, node: str = "gw1") -> dict[str, Any]:
     return until(f"{IMAGE} is served", served, within=SERVED_WITHIN)
 
 
+def live(site: Site, node: str = "gw1") -> set[str]:
+    """The nodes that a gateway sees live."""
+    return {each["name"] for each in site.rbdgate("node", "list", node=node) if each["live"]}
+
+
 def create(site: Site) -> dict[str, Any]:
-    """Make the image and let the initiator use it, with CHAP; the image once it is served."""
+    """Make the image and let the initiator use it, each proving itself to the other; the image once it is served."""
     site.rbdgate("image", "create", IMAGE, "--size", "256M")
     site.rbdgate("initiator", "allow", IMAGE, IQN)
+    kept = "/run/secret-of-the-target"
+    site.lab.exec("gw1", "sh", "-c", f"umask 077; cat > {kept}", input=TARGET_SECRET + "\n")
     chap = ("initiator", "chap", "set", IQN, "--user", USER, "--secret-file", "/dev/stdin")
-    site.lab.exec("gw1", "rbdgate", *chap, input=SECRET + "\n", timeout=120)
+    mutual = ("--mutual-user", TARGET_USER, "--mutual-secret-file", kept)
+    site.lab.exec("gw1", "rbdgate", *chap, *mutual, input=SECRET + "\n", timeout=120)
     return wait_served(site)
 
 
@@ -73,11 +82,14 @@ def log_in(site: Site, made: dict[str, Any]) -> Disk:
         initiator_name=IQN,
         initiator_chap_user=USER,
         initiator_chap_secret=SECRET,
+        initiator_chap_mutual_user=TARGET_USER,
+        initiator_chap_mutual_secret=TARGET_SECRET,
         initiator_targets=[{"iqn": made["iqn"], "portals": portals}],
     )
     play = site.controller.play("site", "--limit", "initiators", within=PLAYED_WITHIN)
     assert play.status == 0, told(play)
     assert SECRET not in play.output
+    assert TARGET_SECRET not in play.output
     wwid = wwid_of(str(made["serial"]))
 
     def device() -> str | None:

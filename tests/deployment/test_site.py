@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.deployment.controller import ROOT, Play
-from tests.deployment.operator import INITIATOR, PLAYED_WITHIN, told
+from tests.deployment.operator import INITIATOR, PLAYED_WITHIN, live, told
 from tests.deployment.stage import DASHBOARDS, POOL, Site
 from tests.lab.making import ceph_of
 from tests.lab_product.waiting import until
@@ -40,7 +40,7 @@ def test_three_fresh_hosts_become_a_cluster(site: Site, first: Play) -> None:
     But that etcd is slow (what takes milliseconds elsewhere takes a tenth of a second on these nodes) and Debian 12's.
     """
     assert first.status == 0, told(first)
-    assert {node["name"] for node in site.rbdgate("node", "list") if node["live"]} == set(GATEWAYS)
+    assert live(site) == set(GATEWAYS)
     for gateway in GATEWAYS:
         found = json.loads(site.lab.exec(gateway, "rbdgate", "doctor", "--json", timeout=120, check=False).stdout)
         wrong = [each for each in found["findings"] if each["severity"] != "ok"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.deployment import operator
 from tests.deployment.controller import Play
-from tests.deployment.operator import IMAGE, PLAYED_WITHIN, Disk, image, sessions, told, wait_served, writer
+from tests.deployment.operator import IMAGE, PLAYED_WITHIN, Disk, image, live, sessions, told, wait_served, writer
 from tests.deployment.stage import Site
 from tests.lab_product.waiting import until
 
@@ -81,6 +81,20 @@ def test_a_node_is_removed_and_added_again(site: Site, disk: Disk) -> None:
         assert play.status == 0, told(play)
         site.rbdgate("image", "move", IMAGE, "--to", LEAVING)
     assert wait_served(site)["holder"] == LEAVING
+
+
+def test_a_dead_node_is_removed_and_can_come_back(site: Site, disk: Disk) -> None:
+    """It is fenced and forgotten, its image goes elsewhere with nothing lost; its machine may join again."""
+    if image(site)["holder"] != LEAVING:
+        site.rbdgate("image", "move", IMAGE, "--to", LEAVING)
+    with writer(site, disk):
+        site.lab.crash(LEAVING)
+        play = site.controller.play("remove_node", within=PLAYED_WITHIN, node=LEAVING, dead=True)
+        assert play.status == 0, told(play)
+        assert wait_served(site)["holder"] != LEAVING
+    assert LEAVING not in {node["name"] for node in site.rbdgate("node", "list")}
+    site.lab.boot(LEAVING)
+    until(f"{LEAVING} is live again", lambda: LEAVING in live(site), within=120)
 
 
 def test_uninstall_refuses_while_an_image_is_served_and_then_leaves_nothing(site: Site, disk: Disk) -> None:

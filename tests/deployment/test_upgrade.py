@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import operator
-from tests.deployment.controller import Incident
-from tests.deployment.operator import PLAYED_WITHIN, Disk, image, sessions, told, wait_served, writer
+from tests.deployment.controller import Incident, Play
+from tests.deployment.operator import PLAYED_WITHIN, Disk, image, live, sessions, told, wait_served, writer
 from tests.deployment.stage import Site, previous
 from tests.lab.layout import ETCD_ADDRESSES
+from tests.lab_product.waiting import until
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3600)]
 
 PREVIOUS, NEXT, LAST = "0.0.1", "0.1.1.dev1", "0.1.1.dev2"
 GATEWAYS = ("gw1", "gw2", "gw3")
 DYING = "gw2"
-SECOND = 2  # each node's turn prints the play's name once
+SECOND = 2  # each node's turn prints a play's or a task's name once
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +68,29 @@ def test_an_upgrade_touches_no_session(site: Site, disk: Disk) -> None:
 
 
 def test_an_upgrade_stops_at_a_host_that_is_down(site: Site, disk: Disk) -> None:
-    """A host that goes down when its turn comes stops the playbook, which says where; it can be run again."""
+    """A host that goes down before its turn or in it stops the playbook, which says where; it can be run again."""
     if image(site)["holder"] == DYING:
         site.rbdgate("image", "move", operator.IMAGE, "--to", GATEWAYS[0])
     with writer(site, disk):
-        play = site.controller.play(
-            "upgrade",
-            within=PLAYED_WITHIN * 2,
-            at=Incident("PLAY [Upgrade the gateways", SECOND, lambda: site.lab.crash(DYING)),
-            gateway_version=LAST,
-        )
-    assert play.status != 0
-    assert f"The upgrade stops at {DYING}. Upgraded before it: gw1. Left as they were: gw3." in play.output
-    site.lab.boot(DYING)
-    assert versions(site) == [LAST, NEXT, NEXT]
+        before = upgrade(site, LAST, dying_at="PLAY [Upgrade the gateways")
+        amid = upgrade(site, LAST, dying_at="TASK [rbdgate.gateways.gateway : Install the version into it]")
+    assert f"The upgrade stops at {DYING}. Upgraded before it: gw1. Left as they were: gw3." in before.output
+    *_, turn, rest = amid.output.split("The turn of ")
+    assert turn.startswith("gw1. ")
+    assert rest.startswith(f"{DYING}. Upgraded before it: gw1. Left as they were: gw3. If it ends here without more")
+    assert f"fatal: [{DYING}]: UNREACHABLE!" in rest
     play = site.controller.play("upgrade", within=PLAYED_WITHIN * 2, gateway_version=LAST)
     assert play.status == 0, told(play)
     assert versions(site) == [LAST] * 3
     assert wait_served(site)["state"] == "serving"
+
+
+def upgrade(site: Site, version: str, dying_at: str) -> Play:
+    """Upgrade, with DYING losing its power at that line of its turn; afterwards it runs again, as it was."""
+    crash = Incident(dying_at, SECOND, lambda: site.lab.crash(DYING))
+    play = site.controller.play("upgrade", within=PLAYED_WITHIN * 2, at=crash, gateway_version=version)
+    assert play.status != 0, told(play)
+    site.lab.boot(DYING)
+    until(f"{DYING} is live again", lambda: DYING in live(site), within=120)
+    assert versions(site) == [version, NEXT, NEXT]
+    return play
