@@ -22,6 +22,8 @@ POOL = "vm"
 """The pool the role makes; Ceph's default rule finds no OSD in the lab, so it is told another."""
 
 ADMIN = "ceph-admin"
+WATCHER = "gw1"
+"""Where Prometheus is: initiators do not reach the metrics' network."""
 EXAMPLE = COLLECTION / "examples"
 DASHBOARDS = "/var/lib/dashboards"
 
@@ -82,6 +84,19 @@ class Site:
         said = self.lab.exec(node, "rbdgate", *words, "--json", timeout=within).stdout
         return json.loads(said) if said.strip() else None
 
+    def etcdctl(self, *words: str, password: str = "") -> subprocess.CompletedProcess[str]:
+        """`etcdctl` on the first gateway as a gateway: with its certificate, and its password or another one."""
+        tls = "/etc/rbdgate/etcd"
+        script = f'ETCDCTL_USER="rbdgate:$(cat {"/dev/stdin" if password else f"{tls}/password"})" exec etcdctl "$@"'
+        options = (f"--cacert={tls}/ca.crt", f"--cert={tls}/client.crt", f"--key={tls}/client.key")
+        asked = ("sh", "-c", script, "sh", "--endpoints=https://10.77.0.101:2379", *options, *words)
+        return self.lab.exec("gw1", *asked, input=password, check=False)
+
+    def asked(self, query: str) -> int:
+        """How many series Prometheus has for that."""
+        words = ("promtool", "query", "instant", "http://127.0.0.1:9090", query)
+        return len(self.lab.exec(WATCHER, *words).stdout.splitlines())
+
     def _differences(self) -> dict[str, object]:
         ceph = ceph_of(self.lab.places)
         ranges = {name: text.split(",") for name, text in PORTAL_RANGES.items() if name != "six"}
@@ -102,7 +117,8 @@ class Site:
             "gateway_metrics_sources": [],
             "monitoring_scrape_interval": "5s",
             "monitoring_grafana_dashboards": DASHBOARDS,
-            # Grafana is not to be had here, so its directories are not there.
+            # Grafana is not to be had here, so neither its directories are there nor its unit.
+            "monitoring_grafana_service": "",
             "monitoring_grafana_provisioning": f"{DASHBOARDS}/provisioning.yml",
             "ceph_client_admin_host": ADMIN,
             "ceph_client_admin_command": ["ceph", "-c", str(ceph.conf), "--keyring", str(ceph.admin_keyring)],
@@ -117,8 +133,7 @@ class Site:
         groups: dict[str, object] = {
             "gateways": {"hosts": {node.name: _gateway(node) for node in gateways}},
             "etcd": {"hosts": {node.name: {} for node in gateways[:3]}},
-            # Initiators do not reach the metrics' network.
-            "monitoring": {"hosts": {gateways[0].name: {}}},
+            "monitoring": {"hosts": {WATCHER: {}}},
             "initiators": {"hosts": {node.name: {"ansible_host": node.control} for node in initiators}},
         }
         local = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}

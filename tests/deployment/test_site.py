@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import pytest
 
 from tests.deployment.controller import ROOT, Play
 from tests.deployment.operator import INITIATOR, PLAYED_WITHIN, live, told
-from tests.deployment.stage import DASHBOARDS, POOL, Site
+from tests.deployment.stage import DASHBOARDS, POOL, WATCHER, Site
 from tests.lab.making import ceph_of
 from tests.lab_product.waiting import until
 
 pytestmark = pytest.mark.site
 
 GATEWAYS = ("gw1", "gw2", "gw3")
-WATCHER = "gw1"
 
 
 @pytest.mark.full
@@ -59,14 +57,9 @@ def test_a_second_run_changes_nothing(site: Site, first: Play) -> None:
 
 def test_prometheus_asks_every_gateway(site: Site, first: Play) -> None:
     """Where the role `monitoring` put it, each answers it, it judges by our rules, and Grafana has its files."""
-    query = ("promtool", "query", "instant", "http://127.0.0.1:9090")
-
-    def answering() -> bool:
-        return site.lab.exec(WATCHER, *query, 'up{job="rbdgate"} == 1').stdout.count("=> 1 @") == len(GATEWAYS)
-
-    until("every gateway answers Prometheus", answering, within=60)
-    judged = site.lab.exec(WATCHER, *query, 'prometheus_rule_group_rules{rule_group=~".*rbdgate.*"}').stdout
-    assert judged.strip()
+    up = 'up{job="rbdgate"} == 1'
+    until("every gateway answers Prometheus", lambda: site.asked(up) == len(GATEWAYS), within=60)
+    assert site.asked('prometheus_rule_group_rules{rule_group=~".*rbdgate.*"}')
     shipped = {file.name for file in (ROOT / "agent/monitoring/dashboards").glob("*.json")}
     assert shipped <= set(site.lab.exec(WATCHER, "ls", DASHBOARDS).stdout.split())
 
@@ -87,14 +80,4 @@ def test_the_rights_are_the_least(site: Site, first: Play) -> None:
     said = ceph_of(site.lab.places).commands({"prefix": "auth get", "entity": "client.rbdgate", "format": "json"})[0]
     assert json.loads(said)[0]["caps"] == {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}"}
     for prefix, allowed in (("/rbdgate/default/", True), ("/rbdgate/default.events/", True), ("/rbdgate/", False)):
-        assert (_etcdctl(site, "get", prefix, "--prefix", "--keys-only").returncode == 0) is allowed, prefix
-
-
-def _etcdctl(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
-    """`etcdctl` on the first gateway with what a gateway has: its certificate and its password."""
-    tls = "/etc/rbdgate/etcd"
-    script = f'ETCDCTL_USER="rbdgate:$(cat {tls}/password)" exec etcdctl "$@"'
-    options = (f"--cacert={tls}/ca.crt", f"--cert={tls}/client.crt", f"--key={tls}/client.key")
-    return site.lab.exec(
-        "gw1", "sh", "-c", script, "sh", "--endpoints=https://10.77.0.101:2379", *options, *words, check=False
-    )
+        assert (site.etcdctl("get", prefix, "--prefix", "--keys-only").returncode == 0) is allowed, prefix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ from tests.lab_product.waiting import until
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3000)]
 
 LEAVING = "gw3"
+METRICS = 9928
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,28 @@ def test_the_authority_is_rotated_without_a_touch(site: Site, disk: Disk) -> Non
     for gateway in ("gw1", "gw2", "gw3"):
         assert site.lab.exec(gateway, "grep", "-c", "BEGIN CERTIFICATE", "/etc/rbdgate/etcd/ca.crt").stdout == "1\n"
         assert site.lab.exec(gateway, "rbdgate", "doctor", "--only", "etcd", timeout=120, check=False).returncode == 0
+
+
+def test_a_changed_password_and_a_changed_setting_cost_no_session(site: Site, disk: Disk) -> None:
+    """`site` for all hosts brings both: agents are restarted, nothing else is. For one host it refuses the password."""
+    before, kept = sessions(site), daemons(site, "rbdgate-guard", "etcd")
+    agents = daemons(site, "rbdgate-agent")
+    password = secrets.token_hex(32)
+    site.vary(etcd_password=password, gateway_etcd_password=password, gateway_metrics_port=METRICS)
+    limited = site.controller.play("rotate_certificates", "--limit", "gw2", within=PLAYED_WITHIN)
+    assert limited.status != 0
+    assert "Run site without --limit first" in limited.output.replace("\n", " ")
+    with writer(site, disk):
+        play = site.controller.play("site", within=PLAYED_WITHIN)
+        assert play.status == 0, told(play)
+    assert password not in "".join(each.output for each in site.controller.played)
+    assert (sessions(site), daemons(site, "rbdgate-guard", "etcd")) == (before, kept)
+    assert not set(daemons(site, "rbdgate-agent")) & set(agents)
+    for former, taken in ((site.secret("etcd-password"), False), (password, True)):
+        login = site.etcdctl("get", "/rbdgate/default/", "--prefix", "--keys-only", password=former)
+        assert (login.returncode == 0) is taken, login.stderr
+    up = f'up{{job="rbdgate", instance=~".*:{METRICS}"}} == 1'
+    until("Prometheus asks at the new port", lambda: site.asked(up) == 3, within=60)
 
 
 def test_a_node_is_removed_and_added_again(site: Site, disk: Disk) -> None:
