@@ -36,13 +36,15 @@ class Site:
     controller: Controller
     served: Path
 
-    def offer(self, version: str, checkout: Path = ROOT) -> None:
-        """Build the wheel of a checkout under that version and put it where pip on the hosts finds it."""
+    def offer(self, version: str, checkout: Path = ROOT) -> Path:
+        """Build the wheel of a checkout under that version, and put it where hosts find it; its path here."""
         whole = tree.ready(tree.Recipe.of(ROOT), print)
         directory = self.lab.places.data / "built" / version
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        shutil.copy(package.build_wheel(whole, directory, version, checkout), self.served / "wheels")
+        wheel = package.build_wheel(whole, directory, version, checkout)
+        shutil.copy(wheel, self.served / "wheels")
+        return wheel
 
     def furnish(self, **variables: object) -> None:
         """Write the inventory: the example's variables, then what is otherwise in the lab, then those given."""
