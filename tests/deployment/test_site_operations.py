@@ -80,7 +80,7 @@ def test_a_changed_password_and_a_changed_setting_cost_no_session(site: Site, di
         assert play.status == 0, told(play)
     assert password not in "".join(each.output for each in site.controller.played)
     assert (sessions(site), daemons(site, "rbdgate-guard", "etcd")) == (before, kept)
-    assert not set(daemons(site, "rbdgate-agent")) & set(agents)
+    assert all(new != old for new, old in zip(daemons(site, "rbdgate-agent"), agents, strict=True))
     for former, taken in ((site.secret("etcd-password"), False), (password, True)):
         login = site.etcdctl("get", "/rbdgate/default/", "--prefix", "--keys-only", password=former)
         assert (login.returncode == 0) is taken, login.stderr
