@@ -125,8 +125,10 @@ def writer(site: Site, disk: Disk) -> Iterator[Writing]:
     """
     writing = Writing(site.lab, f"deploy-{int(time.time())}", disk.device, initiator=INITIATOR, rate=RATE)
     writing.wait_acknowledged()
-    yield writing
-    writing.wait_acknowledged()
-    writing.stop()
+    try:
+        yield writing
+        writing.wait_acknowledged()
+    finally:  # the next test's writer must not find this one at work
+        writing.stop()
     verdict = writing.verify()
     assert verdict["clean"], verdict
