@@ -106,6 +106,19 @@ def sessions(site: Site) -> str:
     return said
 
 
+def daemons(site: Site, *units: str) -> list[str]:
+    """The pids of these units' processes on every gateway."""
+    show = ("systemctl", "show", "--property=MainPID", "--value", *units)
+    return [site.lab.exec(gateway, *show).stdout for gateway in ("gw1", "gw2", "gw3")]
+
+
+def certificates(site: Site) -> list[str]:
+    """The serial numbers of every member's and every gateway's certificate."""
+    files = ("/etc/rbdgate-etcd/member.crt", "/etc/rbdgate/etcd/client.crt")
+    show = ("openssl", "x509", "-noout", "-serial", "-in")
+    return [site.lab.exec(gateway, *show, file).stdout for gateway in ("gw1", "gw2", "gw3") for file in files]
+
+
 def leave_nothing(site: Site) -> None:
     """Have the initiator forget every target, and Ceph the image, which outlives the cluster that was uninstalled."""
     for words in (("iscsiadm", "-m", "node", "-u"), ("multipath", "-F"), ("iscsiadm", "-m", "node", "-o", "delete")):

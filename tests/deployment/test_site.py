@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
 from tests.deployment.controller import ROOT, Play
-from tests.deployment.operator import INITIATOR, PLAYED_WITHIN, live, told
+from tests.deployment.operator import INITIATOR, PLAYED_WITHIN, VERSION, certificates, daemons, live, told
 from tests.deployment.stage import DASHBOARDS, POOL, WATCHER, Site
 from tests.lab.making import ceph_of
 from tests.lab_product.waiting import until
@@ -81,3 +82,31 @@ def test_the_rights_are_the_least(site: Site, first: Play) -> None:
     assert json.loads(said)[0]["caps"] == {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}"}
     for prefix, allowed in (("/rbdgate/default/", True), ("/rbdgate/default.events/", True), ("/rbdgate/", False)):
         assert (site.etcdctl("get", prefix, "--prefix", "--keys-only").returncode == 0) is allowed, prefix
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("playbook", "variables"),
+    [
+        ("site", {}),
+        ("add_node", {"node": "gw3"}),
+        ("remove_node", {"node": "gw3"}),
+        ("upgrade", {"gateway_version": VERSION}),
+        ("rotate_certificates", {}),
+        ("rotate_authority", {}),
+        ("uninstall", {"confirm": "uninstall", "with_etcd": True}),
+    ],
+)
+def test_check_mode_leaves_a_running_cluster_as_it_is(
+    site: Site, first: Play, playbook: str, variables: dict[str, Any]
+) -> None:
+    """Every playbook can be foreseen; no process is another one afterwards, no certificate, and no gateway has left."""
+    before = daemons(site, "rbdgate-agent", "rbdgate-guard", "etcd"), certificates(site)
+    foreseen = site.controller.play(playbook, "--check", "--diff", within=PLAYED_WITHIN, **variables)
+    assert foreseen.status == 0, told(foreseen)
+    assert (daemons(site, "rbdgate-agent", "rbdgate-guard", "etcd"), certificates(site)) == before
+    assert {node["state"] for node in site.rbdgate("node", "list") if node["live"]} == {"active"}
+    assert live(site) == set(GATEWAYS)
+    if playbook == "site":
+        assert foreseen.changed == {}, told(foreseen)

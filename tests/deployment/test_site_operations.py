@@ -9,7 +9,19 @@ import pytest
 
 from tests.deployment import operator
 from tests.deployment.controller import Play
-from tests.deployment.operator import IMAGE, PLAYED_WITHIN, Disk, image, live, sessions, told, wait_served, writer
+from tests.deployment.operator import (
+    IMAGE,
+    PLAYED_WITHIN,
+    Disk,
+    certificates,
+    daemons,
+    image,
+    live,
+    sessions,
+    told,
+    wait_served,
+    writer,
+)
 from tests.deployment.stage import Site
 from tests.lab_product.waiting import until
 
@@ -147,19 +159,6 @@ def left_on(site: Site, gateway: str) -> str:
     )
     look = f"ls -d {places} 2>/dev/null; findmnt --types=fuse.rbdgate; :"
     return str(site.lab.exec(gateway, "sh", "-c", look).stdout)
-
-
-def daemons(site: Site, *units: str) -> list[str]:
-    """The pids of these units' processes on every gateway."""
-    show = ("systemctl", "show", "--property=MainPID", "--value", *units)
-    return [site.lab.exec(gateway, *show).stdout for gateway in ("gw1", "gw2", "gw3")]
-
-
-def certificates(site: Site) -> list[str]:
-    """The serial numbers of every member's and every gateway's certificate."""
-    files = ("/etc/rbdgate-etcd/member.crt", "/etc/rbdgate/etcd/client.crt")
-    show = ("openssl", "x509", "-noout", "-serial", "-in")
-    return [site.lab.exec(gateway, *show, file).stdout for gateway in ("gw1", "gw2", "gw3") for file in files]
 
 
 def has_taken(site: Site, gateway: str) -> bool:
