@@ -17,6 +17,7 @@ from tests.lab_product.waiting import until
 from tests.lab_product.writing import Writing
 
 IMAGE = f"{POOL}/disk1"
+GATEWAYS = ("gw1", "gw2", "gw3")
 INITIATOR = "ini1"
 IQN = f"iqn.2026-11.io.rbdgate:{INITIATOR}"
 USER, SECRET = "host1", "a-secret-of-host1"
@@ -109,14 +110,14 @@ def sessions(site: Site) -> str:
 def daemons(site: Site, *units: str) -> list[str]:
     """The pids of these units' processes on every gateway."""
     show = ("systemctl", "show", "--property=MainPID", "--value", *units)
-    return [site.lab.exec(gateway, *show).stdout for gateway in ("gw1", "gw2", "gw3")]
+    return [site.lab.exec(gateway, *show).stdout for gateway in GATEWAYS]
 
 
 def certificates(site: Site) -> list[str]:
     """The serial numbers of every member's and every gateway's certificate."""
     files = ("/etc/rbdgate-etcd/member.crt", "/etc/rbdgate/etcd/client.crt")
     show = ("openssl", "x509", "-noout", "-serial", "-in")
-    return [site.lab.exec(gateway, *show, file).stdout for gateway in ("gw1", "gw2", "gw3") for file in files]
+    return [site.lab.exec(gateway, *show, file).stdout for gateway in GATEWAYS for file in files]
 
 
 def leave_nothing(site: Site) -> None:

@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 from tests.deployment.controller import ROOT, Play
-from tests.deployment.operator import INITIATOR, PLAYED_WITHIN, VERSION, certificates, daemons, live, told
+from tests.deployment.operator import GATEWAYS, INITIATOR, PLAYED_WITHIN, VERSION, certificates, daemons, live, told
 from tests.deployment.stage import DASHBOARDS, POOL, WATCHER, Site
 from tests.lab.making import ceph_of
 from tests.lab_product.waiting import until
 
 pytestmark = pytest.mark.site
-
-GATEWAYS = ("gw1", "gw2", "gw3")
 
 
 @pytest.mark.full

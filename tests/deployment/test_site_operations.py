@@ -10,6 +10,7 @@ import pytest
 from tests.deployment import operator
 from tests.deployment.controller import Play
 from tests.deployment.operator import (
+    GATEWAYS,
     IMAGE,
     PLAYED_WITHIN,
     Disk,
@@ -58,7 +59,7 @@ def test_certificates_are_rotated_without_a_touch(site: Site, disk: Disk) -> Non
         assert play.status == 0, told(play)
     assert all(new != old for new, old in zip(certificates(site), serials, strict=True))
     assert (sessions(site), daemons(site, *units)) == (before, processes)
-    for gateway in ("gw1", "gw2", "gw3"):
+    for gateway in GATEWAYS:
         until(f"{gateway} took its certificate", partial(has_taken, site, gateway), within=30)
         assert site.lab.exec(gateway, "rbdgate", "doctor", "--only", "etcd", timeout=120, check=False).returncode == 0
 
@@ -73,7 +74,7 @@ def test_the_authority_is_rotated_without_a_touch(site: Site, disk: Disk) -> Non
         assert play.status == 0, told(play)
     assert site.lab.exec("gw2", *issuer).stdout != former
     assert (sessions(site), daemons(site, "rbdgate-agent", "rbdgate-guard")) == (before, agents)
-    for gateway in ("gw1", "gw2", "gw3"):
+    for gateway in GATEWAYS:
         assert site.lab.exec(gateway, "grep", "-c", "BEGIN CERTIFICATE", "/etc/rbdgate/etcd/ca.crt").stdout == "1\n"
         assert site.lab.exec(gateway, "rbdgate", "doctor", "--only", "etcd", timeout=120, check=False).returncode == 0
 
@@ -97,7 +98,7 @@ def test_a_changed_password_and_a_changed_setting_cost_no_session(site: Site, di
         login = site.etcdctl("get", "/rbdgate/default/", "--prefix", "--keys-only", password=former)
         assert (login.returncode == 0) is taken, login.stderr
     up = f'up{{job="rbdgate", instance=~".*:{METRICS}"}} == 1'
-    until("Prometheus asks at the new port", lambda: site.asked(up) == 3, within=60)
+    until("Prometheus asks at the new port", lambda: site.asked(up) == len(GATEWAYS), within=60)
 
 
 def test_a_node_is_removed_and_added_again(site: Site, disk: Disk) -> None:
@@ -143,7 +144,7 @@ def test_uninstall_refuses_while_an_image_is_served_and_then_leaves_nothing(site
     site.rbdgate("image", "stop", IMAGE)
     play = site.controller.play("uninstall", within=PLAYED_WITHIN, confirm="uninstall", with_etcd=True)
     assert play.status == 0, told(play)
-    for gateway in ("gw1", "gw2", "gw3"):
+    for gateway in GATEWAYS:
         assert left_on(site, gateway) == ""
         kept = site.lab.exec(gateway, "sh", "-c", "ls -d /var/lib/etcd/default; ls /sys/bus/rbd/devices; :").stdout
         assert kept == ""

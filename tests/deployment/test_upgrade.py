@@ -8,7 +8,7 @@ import pytest
 
 from tests.deployment import operator
 from tests.deployment.controller import Incident, Play
-from tests.deployment.operator import PLAYED_WITHIN, Disk, image, live, sessions, told, wait_served, writer
+from tests.deployment.operator import GATEWAYS, PLAYED_WITHIN, Disk, image, live, sessions, told, wait_served, writer
 from tests.deployment.stage import Site, previous
 from tests.lab.layout import ETCD_ADDRESSES
 from tests.lab_product.waiting import until
@@ -16,7 +16,6 @@ from tests.lab_product.waiting import until
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3600)]
 
 PREVIOUS, NEXT, LAST = "0.0.1", "0.1.1.dev1", "0.1.1.dev2"
-GATEWAYS = ("gw1", "gw2", "gw3")
 DYING = "gw2"
 SECOND = 2  # each node's turn prints a play's or a task's name once
 
